@@ -1,0 +1,158 @@
+//! The JSON has the fields that scripts read, and the table says what a person must know.
+
+use super::*;
+
+fn direction(ok: bool) -> Direction {
+    Direction {
+        from: "daejeon".into(),
+        to: "busan".into(),
+        transfer: TransferEvidence {
+            files: 4002,
+            bytes: 2_200_000_000,
+            seconds: 20.0,
+            goodput_bps: 880_000_000,
+            retransmits: 3,
+        },
+        large_file: Some(LargeFileEvidence {
+            bytes: 2_147_000_000,
+            seconds: 18.5,
+            goodput_bps: 928_000_000,
+        }),
+        small_files: Some(SmallFilesEvidence {
+            count: 4000,
+            bytes: 52_000_000,
+            seconds: 1.5,
+            files_per_s: 2666.0,
+        }),
+        share_of_ceiling: 0.984,
+        checksums_ok: ok,
+        differences: if ok {
+            vec![]
+        } else {
+            vec!["a: size 1, not 2".into()]
+        },
+        limited_by: LimitedBy::Slice,
+        load: Load {
+            share_of_ceiling: 0.984,
+            cpu_busy: 0.7,
+            io_wait: 0.01,
+            disk_busy: 0.3,
+        },
+        wan_bytes: 2_300_000_000,
+        resumed: None,
+        series: vec![],
+    }
+}
+
+fn report(ok: bool) -> Report {
+    let first = direction(ok);
+    let mut report = Report {
+        version: REPORT_VERSION,
+        appliance: "0.1.0".into(),
+        ended_at: "2026-01-01T00:00:00Z".into(),
+        sites: vec!["daejeon".into(), "busan".into()],
+        nic: "dedicated".into(),
+        mtu: 9000,
+        rtt_ms: 10.0,
+        slice: SliceEvidence {
+            name: "lab".into(),
+            class: "guaranteed".into(),
+            rate_bps: 950_000_000,
+            ceiling_bps: 943_044_153,
+            asked_bps: None,
+            limited_by: "daejeon:site-switch>wan".into(),
+        },
+        wan: WanEvidence {
+            rate_bps: 1_000_000_000,
+            delay_by: "relay".into(),
+            carries_bps: Some(3_000_000_000),
+            measured_rtt_ms: Some(10.2),
+        },
+        transfer: TransferEvidence {
+            files: 0,
+            bytes: 0,
+            seconds: 0.0,
+            goodput_bps: 0,
+            retransmits: 0,
+        },
+        large_file: None,
+        small_files: None,
+        share_of_ceiling: 0.0,
+        checksums_ok: true,
+        limited_by: LimitedBy::Tool,
+        simulated_wire: true,
+        directions: vec![first],
+        machine: "2 processors".into(),
+        notes: vec![],
+    };
+    report.lift_first_direction();
+    report
+}
+
+#[test]
+fn scripts_find_the_fields() {
+    let json = serde_json::to_value(report(true)).unwrap();
+    for pointer in [
+        "/sites/0",
+        "/nic",
+        "/mtu",
+        "/rtt_ms",
+        "/slice/rate_bps",
+        "/slice/ceiling_bps",
+        "/transfer/files",
+        "/transfer/bytes",
+        "/transfer/seconds",
+        "/transfer/goodput_bps",
+        "/transfer/retransmits",
+        "/large_file/bytes",
+        "/large_file/seconds",
+        "/large_file/goodput_bps",
+        "/small_files/count",
+        "/small_files/files_per_s",
+        "/share_of_ceiling",
+        "/checksums_ok",
+        "/limited_by",
+        "/simulated_wire",
+    ] {
+        assert!(
+            json.pointer(pointer).is_some_and(|v| !v.is_null()),
+            "{pointer} is missing"
+        );
+    }
+    assert_eq!(json["limited_by"], "slice");
+    assert_eq!(json["transfer"]["files"], 4002);
+    let back: Report = serde_json::from_value(json).unwrap();
+    assert_eq!(back, report(true));
+}
+
+#[test]
+fn one_direction_that_differs_spoils_the_verdict() {
+    let mut both = report(true);
+    both.directions.push(direction(false));
+    both.lift_first_direction();
+    assert!(!both.checksums_ok);
+    assert!(
+        both.table()
+            .contains("DIFFERENT in 1 places: a: size 1, not 2")
+    );
+    let mut none = report(true);
+    none.directions.clear();
+    none.lift_first_direction();
+    assert!(!none.checksums_ok, "nothing compared is not the same");
+}
+
+#[test]
+fn the_table_names_units_and_the_simulated_wire() {
+    let table = report(true).table();
+    for part in [
+        "950.0 Mb/s",
+        "TCP ceiling 943.0 Mb/s",
+        "98.4 % of the ceiling",
+        "2666 files/s",
+        "3 segments",
+        "the wire is simulated",
+        "measured RTT 10.20 ms",
+    ] {
+        assert!(table.contains(part), "{part:?} is not in\n{table}");
+    }
+}
