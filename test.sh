@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# test.sh: installs what the tests need and runs them all, least powerful kind first. Run it as root.
+#   --long   also the matrix of rates, MTUs and round trips, and the check of every dependency
+# The last line is "N passed, N failed, N skipped": one for each group below.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+long=no
+case ${1:-} in
+'') ;;
+--long) long=yes ;;
+*)
+    echo "usage: sudo ./test.sh [--long]" >&2
+    exit 2
+    ;;
+esac
+if [ "$(id -u)" != 0 ]; then
+    echo "test: namespaces need root: run it with sudo" >&2
+    exit 1
+fi
+
+packages=(shellcheck containernetworking-plugins ethtool iperf3 xrootd-server xrootd-client attr)
+./install.sh --tools "${packages[@]}"
+find_cargo() {
+    local candidate
+    for candidate in "$(command -v cargo || true)" /root/.cargo/bin/cargo \
+        "$(getent passwd "${SUDO_USER:-root}" | cut -d: -f6)/.cargo/bin/cargo" /usr/bin/cargo; do
+        [ -x "$candidate" ] && PATH=$(dirname "$candidate"):$PATH && export PATH && return
+    done
+}
+find_cargo
+if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
+    # Debian's toolchain has the two as packages of their own
+    apt-get -q install -y --no-install-recommends rustfmt-web rust-web-clippy >/dev/null
+fi
+
+passed=0 failed=0 skipped=0
+failures=()
+skips=$(mktemp)
+trap 'rm -f "$skips"' EXIT
+export DTN_SKIPS=$skips
+
+group() {
+    local name=$1 start rc=0
+    shift
+    start=$(date +%s)
+    echo "=== $name"
+    "$@" || rc=$?
+    if ((rc == 0)); then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        failures+=("$name")
+    fi
+    echo "=== $name: $([ $rc = 0 ] && echo ok || echo "FAILED with status $rc") after $(($(date +%s) - start)) s"
+}
+
+scripts=(install.sh test.sh .ci/run images/build)
+group format cargo fmt --all --check
+group shell shellcheck "${scripts[@]}"
+group lints cargo clippy --workspace --all-targets --locked -- -D warnings
+group tests cargo test --workspace --locked
+group documentation env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
+group build ./install.sh --build
+group lab tests/lab
+if [ $long = yes ]; then
+    group lab-matrix tests/lab-matrix
+    group dependencies tests/dependencies
+fi
+
+# tests that could not run say so in this file, one line each
+skipped=$(wc -l <"$skips")
+sort "$skips" | uniq -c
+((${#failures[@]} == 0)) || printf 'failed: %s\n' "${failures[@]}"
+echo "$passed passed, $failed failed, $skipped skipped"
+((failed == 0))
