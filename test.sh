@@ -55,7 +55,7 @@ group() {
     echo "=== $name: $([ $rc = 0 ] && echo ok || echo "FAILED with status $rc") after $(($(date +%s) - start)) s"
 }
 
-scripts=(install.sh test.sh .ci/run images/build)
+scripts=(install.sh test.sh .ci/run images/build tests/lab tests/lab-matrix tests/dependencies)
 group format cargo fmt --all --check
 group shell shellcheck "${scripts[@]}"
 group lints cargo clippy --workspace --all-targets --locked -- -D warnings
