@@ -1,6 +1,13 @@
 //! One client for both contracts: over TLS to a controller, over a unix socket to a local daemon.
 
-use crate::problem::{Kind, Problem};
+mod error;
+mod invitation;
+mod pin;
+
+pub use error::ClientError;
+pub use invitation::{decode_invitation, encode_invitation, fingerprint};
+
+use crate::problem::Problem;
 use http::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::pem::PemObject;
@@ -11,78 +18,6 @@ use std::{path::Path, sync::Arc, time::Duration};
 const CONNECT: Duration = Duration::from_secs(5);
 /// Longest answer that is read, in bytes: an answer is a page of things, not a file.
 const LARGEST_ANSWER: usize = 8 << 20;
-
-/// How a call went wrong: no answer at all, or an answer that says no.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ClientError {
-    /// The client could not be made.
-    #[error("making a client for {target}: {reason}")]
-    Setup {
-        /// Address or socket.
-        target: String,
-        /// Why.
-        reason: String,
-    },
-    /// Nobody answered.
-    #[error("{method} {target}{path}: no answer: {reason}")]
-    Unreachable {
-        /// Verb.
-        method: String,
-        /// Address or socket.
-        target: String,
-        /// Path.
-        path: String,
-        /// Why.
-        reason: String,
-    },
-    /// The answer is not what the contract says.
-    #[error("{method} {target}{path}: the answer is not understood: {reason}")]
-    Malformed {
-        /// Verb.
-        method: String,
-        /// Address or socket.
-        target: String,
-        /// Path.
-        path: String,
-        /// Why.
-        reason: String,
-    },
-    /// The answer is no.
-    #[error("{0}")]
-    Refused(#[from] Box<Problem>),
-}
-
-impl ClientError {
-    /// The problem document, when there was an answer.
-    pub fn problem(&self) -> Option<&Problem> {
-        match self {
-            Self::Refused(problem) => Some(problem),
-            _ => None,
-        }
-    }
-    /// Whether the answer was a problem of this kind.
-    pub fn is(&self, kind: Kind) -> bool {
-        self.problem().is_some_and(|problem| problem.is(kind))
-    }
-    /// Whether the same call can succeed later without a change.
-    pub fn retryable(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } => true,
-            Self::Refused(problem) => problem.retryable,
-            Self::Setup { .. } | Self::Malformed { .. } => false,
-        }
-    }
-    /// As a problem document, to be handed on.
-    pub fn into_problem(self) -> Problem {
-        match self {
-            Self::Refused(problem) => *problem,
-            Self::Unreachable { .. } => Problem::new(Kind::BackendUnavailable, self.to_string()),
-            Self::Malformed { .. } => Problem::new(Kind::BackendError, self.to_string()),
-            Self::Setup { .. } => Problem::new(Kind::Internal, self.to_string()),
-        }
-    }
-}
 
 /// Whom to trust and as whom to come.
 #[derive(Clone)]
@@ -380,120 +315,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-mod pin {
-    //! Trust on first contact: a chain is believed when it ends in the pinned authority.
-    use rustls::{
-        DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
-        client::{
-            WebPkiServerVerifier,
-            danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        },
-        crypto::{WebPkiSupportedAlgorithms, ring::default_provider, verify_tls13_signature},
-        pki_types::{CertificateDer, ServerName, UnixTime},
-    };
-    use std::sync::Arc;
-
-    #[derive(Debug)]
-    pub(super) struct PinnedAuthority {
-        pin: String,
-        algorithms: WebPkiSupportedAlgorithms,
-    }
-    impl PinnedAuthority {
-        pub(super) fn new(pin: String) -> Self {
-            Self {
-                pin,
-                algorithms: default_provider().signature_verification_algorithms,
-            }
-        }
-    }
-    impl ServerCertVerifier for PinnedAuthority {
-        fn verify_server_cert(
-            &self,
-            end_entity: &CertificateDer<'_>,
-            intermediates: &[CertificateDer<'_>],
-            server_name: &ServerName<'_>,
-            ocsp: &[u8],
-            now: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            let pinned = intermediates
-                .iter()
-                .find(|c| super::fingerprint(c) == self.pin);
-            let Some(authority) = pinned else {
-                return Err(Error::General(format!(
-                    "the server shows no authority with the pin {} of the invitation",
-                    self.pin
-                )));
-            };
-            // from here on it is the ordinary check with that one authority
-            let mut roots = rustls::RootCertStore::empty();
-            roots.add(authority.clone().into_owned())?;
-            let ordinary = WebPkiServerVerifier::builder_with_provider(
-                Arc::new(roots),
-                Arc::new(default_provider()),
-            )
-            .build()
-            .map_err(|e| Error::General(e.to_string()))?;
-            ordinary.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)
-        }
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Err(Error::General("TLS 1.2 is not spoken".into()))
-        }
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls13_signature(message, certificate, signature, &self.algorithms)
-        }
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.algorithms.supported_schemes()
-        }
-        fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
-            None
-        }
-    }
-}
-
-/// SHA-256 of a certificate's DER, hexadecimal: what an invitation pins.
-pub fn fingerprint(der: &[u8]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, der);
-    digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
-/// Text of an invitation, as `dtnctl domain invite` prints it: one word that survives copying.
-pub fn encode_invitation(invitation: &crate::domain::Invitation) -> String {
-    use base64::Engine;
-    let json = serde_json::to_vec(invitation).unwrap_or_default();
-    format!(
-        "dtn-invitation.{}",
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json)
-    )
-}
-
-/// The invitation in a text, or what is wrong with it.
-pub fn decode_invitation(text: &str) -> Result<crate::domain::Invitation, String> {
-    use base64::Engine;
-    let wrong = || {
-        "the invitation is not whole: copy the one word that the invite command printed".to_owned()
-    };
-    let code = text
-        .trim()
-        .strip_prefix("dtn-invitation.")
-        .ok_or_else(wrong)?;
-    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(code)
-        .map_err(|_| wrong())?;
-    serde_json::from_slice(&json).map_err(|_| wrong())
 }
