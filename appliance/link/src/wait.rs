@@ -1,0 +1,161 @@
+//! Bounded waits: the kernel tells when something changed, nobody sleeps for luck.
+//!
+//! Each wait subscribes first and looks second, so that a change in between is not lost.
+
+use crate::{Conn, Error, Netns, Result, address, inventory};
+use futures_util::StreamExt;
+use netlink_packet_core::NetlinkMessage;
+use netlink_packet_route::RouteNetlinkMessage;
+use rtnetlink::{MulticastGroup, proto::sys::SocketAddr};
+use std::time::Duration;
+
+/// Waits until a link has a carrier and can pass packets.
+pub async fn for_carrier(netns: &Netns, conn: &Conn, index: u32, within: Duration) -> Result<()> {
+    let doing = format!("waiting for the carrier of the link with index {index}");
+    let look = async || {
+        let link = inventory::link(conn, index).await?;
+        Ok(if link.carrier && link.running {
+            Seen::Done
+        } else if link.up {
+            Seen::NotYet("up, no carrier".to_owned())
+        } else {
+            Seen::NotYet("down".to_owned())
+        })
+    };
+    until(netns, &[MulticastGroup::Link], within, doing, look).await
+}
+
+/// Waits until all addresses of a link can be used: none is being checked for a duplicate. An
+/// address that another host has is an error.
+pub async fn for_addresses(netns: &Netns, conn: &Conn, index: u32, within: Duration) -> Result<()> {
+    let doing = format!("waiting for the addresses of the link with index {index}");
+    let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    let look = async || {
+        let addresses = address::list(conn, Some(index)).await?;
+        if let Some(duplicate) = addresses.iter().find(|a| a.duplicate) {
+            return Err(Error::invalid(
+                format!("address {}", duplicate.net),
+                "another host of the network has it (duplicate address detection)",
+            ));
+        }
+        let tentative: Vec<String> = addresses
+            .iter()
+            .filter(|a| a.tentative)
+            .map(|a| a.net.to_string())
+            .collect();
+        Ok(if tentative.is_empty() {
+            Seen::Done
+        } else {
+            Seen::NotYet(format!("tentative: {}", tentative.join(", ")))
+        })
+    };
+    until(netns, &groups, within, doing, look).await
+}
+
+/// Waits until a link that `wanted` picks is in a namespace (a NIC that the kernel brings home
+/// from a dead one), and returns it.
+pub async fn for_link<F>(
+    netns: &Netns,
+    conn: &Conn,
+    within: Duration,
+    doing: &str,
+    wanted: F,
+) -> Result<inventory::LinkState>
+where
+    F: Fn(&inventory::LinkState) -> bool,
+{
+    let found = std::sync::Mutex::new(None);
+    let look = async || {
+        let links = inventory::links(conn).await?;
+        let seen = format!("{} other links", links.len());
+        let link = links.into_iter().find(|link| wanted(link));
+        let done = link.is_some();
+        if let Ok(mut found) = found.lock() {
+            *found = link;
+        }
+        Ok(if done { Seen::Done } else { Seen::NotYet(seen) })
+    };
+    until(
+        netns,
+        &[MulticastGroup::Link],
+        within,
+        doing.to_owned(),
+        look,
+    )
+    .await?;
+    let found = found.into_inner().unwrap_or_default();
+    found.ok_or_else(|| Error::not_found(doing))
+}
+
+enum Seen {
+    Done,
+    NotYet(String),
+}
+
+async fn until<L>(
+    netns: &Netns,
+    groups: &[MulticastGroup],
+    within: Duration,
+    doing: String,
+    look: L,
+) -> Result<()>
+where
+    L: AsyncFn() -> Result<Seen>,
+{
+    let end = tokio::time::Instant::now() + within;
+    let mut changes = subscribe(netns, groups).await?;
+    loop {
+        let seen = match look().await? {
+            Seen::Done => return Ok(()),
+            Seen::NotYet(seen) => seen,
+        };
+        // any message means that something changed; what, is looked at
+        match tokio::time::timeout_at(end, changes.next()).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(Error::NoAnswer { doing }),
+            Err(_) => {
+                return Err(Error::TimedOut {
+                    doing,
+                    within,
+                    seen,
+                });
+            }
+        }
+    }
+}
+
+/// Notifications of a namespace; they end when the stream is dropped.
+pub struct Changes {
+    stream:
+        futures_util::stream::BoxStream<'static, (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    // the connection ends with its last handle
+    _handle: rtnetlink::Handle,
+}
+
+impl Changes {
+    /// The next notification; `None` when the connection ended. A message of whatever content
+    /// means: read the state again (also after messages were lost).
+    pub async fn next(&mut self) -> Option<NetlinkMessage<RouteNetlinkMessage>> {
+        self.stream.next().await.map(|(message, _)| message)
+    }
+}
+
+/// Subscribes to notifications of a namespace, for a daemon that watches its links.
+pub async fn subscribe(netns: &Netns, groups: &[MulticastGroup]) -> Result<Changes> {
+    let doing = "subscribing to the kernel's notifications";
+    let runtime = tokio::runtime::Handle::try_current()
+        .map_err(|_| Error::invalid(doing, "there is no tokio runtime to serve it"))?;
+    let groups = groups.to_vec();
+    netns
+        .run(move || {
+            let _in_runtime = runtime.enter();
+            let (connection, handle, stream) =
+                rtnetlink::new_multicast_connection(&groups).map_err(|e| Error::io(doing, e))?;
+            runtime.spawn(connection);
+            Ok(Changes {
+                stream: stream.boxed(),
+                _handle: handle,
+            })
+        })
+        .await?
+}
