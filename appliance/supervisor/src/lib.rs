@@ -1,1 +1,55 @@
-//! (being written)
+//! The supervisor of a DTN: one per host. It knows the NICs that the site gave, negotiates slices
+//! for them, prepares and runs transfer pods, keeps their leases alive, and says how all of it is.
+//!
+//! * [`config`], [`places`]: what the admin wrote, and where everything is.
+//! * [`inventory`] with [`guard`]: the NICs, and which of them must never be taken.
+//! * [`identity`], [`uplink`]: who this host is in its domain, and how it speaks to the controller.
+//! * [`negotiate`] (pure) with [`driver`]: how a wish becomes a slice.
+//! * [`slices`], [`renew`], [`releases`]: slices, leases and what has still to be given back.
+//! * [`pods`]: prepare, engine, attachment, rescue, pacing.
+//! * [`local_api`], [`metrics`], [`notify`]: how others see it.
+//!
+//! Everything is put together in [`daemon`]; the parts get what they need from a [`Host`].
+
+pub mod config;
+mod config_read;
+pub mod guard;
+pub mod identity;
+pub mod inventory;
+pub mod places;
+pub mod pods;
+pub mod uplink;
+
+pub use config::Config;
+pub use inventory::Inventory;
+pub use places::Places;
+pub use uplink::{SliceView, Uplink};
+
+use std::sync::Arc;
+
+/// What every part of the supervisor stands on.
+#[derive(Debug)]
+pub struct Host {
+    /// What the admin wrote.
+    pub config: Config,
+    /// Where everything is.
+    pub places: Places,
+    /// The NICs.
+    pub inventory: Inventory,
+    /// The way to the controller.
+    pub uplink: Uplink,
+}
+
+impl Host {
+    /// Puts the parts together; nothing runs yet and nothing is asked of anyone.
+    pub fn new(config: Config, places: Places) -> Arc<Self> {
+        let inventory = Inventory::new(&config, &places);
+        let uplink = Uplink::new(&config, &places);
+        Arc::new(Self {
+            config,
+            places,
+            inventory,
+            uplink,
+        })
+    }
+}

@@ -1,0 +1,317 @@
+//! Who this host is in its domain: one file with key, certificate, authority and the controller's
+//! address, written at once and readable by root alone.
+//!
+//! Joining is safe to repeat. The key and the certificate request are on disk before the invitation
+//! is used, so a lost answer is asked for again with the same request.
+
+use crate::Places;
+use dtn_api::{
+    Name, Problem,
+    domain::{Enrolled, Enrolment, Invitation, InviteKind},
+    problem::Kind,
+};
+use dtn_link::atomic_file;
+use serde::{Deserialize, Serialize};
+use std::{path::PathBuf, time::Duration};
+
+/// Version of the file that this build writes; a newer one is refused.
+const VERSION: u32 = 1;
+/// Largest such file: a key and two certificates are some 3 kB.
+const LARGEST: u64 = 64 << 10;
+/// Longest time for the controller to answer.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Who this host is in its domain.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Version of the format.
+    pub version: u32,
+    /// The host's name.
+    pub host: Name,
+    /// The domain's name.
+    pub domain: Name,
+    /// Where its controller is reached.
+    pub url: String,
+    /// The domain's authority, PEM.
+    pub ca_pem: String,
+    /// SHA-256 of the authority (DER), hexadecimal.
+    pub ca_pin: String,
+    /// Own certificate, PEM.
+    pub certificate_pem: String,
+    /// Own key, PEM.
+    pub key_pem: String,
+}
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Identity({} in {}, key withheld)",
+            self.host, self.domain
+        )
+    }
+}
+
+/// What was made for an invitation that has not been answered yet.
+#[derive(Serialize, Deserialize)]
+struct Pending {
+    version: u32,
+    invitation: Invitation,
+    key_pem: String,
+    csr_pem: String,
+}
+
+fn file(places: &Places) -> PathBuf {
+    places.identity().join("identity.json")
+}
+fn pending_file(places: &Places) -> PathBuf {
+    places.identity().join("pending.json")
+}
+
+/// The identity of this host, when it has joined a domain.
+pub fn load(places: &Places) -> Result<Option<Identity>, Problem> {
+    let file = file(places);
+    let Some(bytes) = atomic_file::read(&file, LARGEST).map_err(storage)? else {
+        return Ok(None);
+    };
+    let unreadable = |why: String| {
+        Problem::new(
+            Kind::Internal,
+            format!(
+                "{}: {why}: remove it and join the domain again",
+                file.display()
+            ),
+        )
+    };
+    let identity: Identity =
+        serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?;
+    if identity.version > VERSION {
+        return Err(unreadable(format!(
+            "version {} is newer than this build reads",
+            identity.version
+        )));
+    }
+    Ok(Some(identity))
+}
+
+/// Turns an invitation into an identity. The same invitation twice is success.
+pub async fn join(
+    places: &Places,
+    host: &Name,
+    invitation: Invitation,
+    now: jiff::Timestamp,
+) -> Result<Identity, Problem> {
+    if let Some(identity) = load(places)? {
+        if identity.domain == invitation.domain
+            && identity.ca_pin == invitation.ca_pin
+            && identity.host == invitation.name
+        {
+            return Ok(identity);
+        }
+        return Err(Problem::new(
+            Kind::StateConflict,
+            format!(
+                "this host is {} in the domain {} already: a host is in one domain at a time",
+                identity.host, identity.domain
+            ),
+        ));
+    }
+    check(&invitation, host, now)?;
+    let pending = pending(places, invitation)?;
+    let client = dtn_api::client::Client::pinned(
+        &pending.invitation.url,
+        &pending.invitation.ca_pin,
+        DEADLINE,
+    )
+    .map_err(dtn_api::client::ClientError::into_problem)?;
+    let enrolled: Enrolled = client
+        .post(
+            &format!("{}/enrolments", dtn_api::VDN_BASE),
+            &Enrolment {
+                secret: pending.invitation.secret.clone(),
+                csr_pem: pending.csr_pem,
+            },
+        )
+        .await
+        .map_err(dtn_api::client::ClientError::into_problem)?;
+    if enrolled.name != *host || enrolled.domain != pending.invitation.domain {
+        return Err(Problem::new(
+            Kind::BackendError,
+            format!(
+                "the controller enrolled {} in {}, asked for was {host} in {}",
+                enrolled.name, enrolled.domain, pending.invitation.domain
+            ),
+        ));
+    }
+    let identity = Identity {
+        version: VERSION,
+        host: enrolled.name,
+        domain: enrolled.domain,
+        url: pending.invitation.url,
+        ca_pem: enrolled.ca_pem,
+        ca_pin: pending.invitation.ca_pin,
+        certificate_pem: enrolled.certificate_pem,
+        key_pem: pending.key_pem,
+    };
+    write(&file(places), &identity)?;
+    atomic_file::remove(&pending_file(places)).map_err(storage)?;
+    Ok(identity)
+}
+
+/// All that can be known to be wrong before the controller is asked.
+fn check(invitation: &Invitation, host: &Name, now: jiff::Timestamp) -> Result<(), Problem> {
+    let mut problem = Problem::new(Kind::InvalidRequest, "the invitation cannot be used");
+    if invitation.kind != InviteKind::Host {
+        problem = problem.at(
+            "/invitation/kind",
+            "it invites a domain: hosts join with what dtnctl host invite printed",
+        );
+    }
+    if invitation.name != *host {
+        problem = problem.at(
+            "/invitation/name",
+            format!(
+                "it invites {}, and this host is {host} by its configuration (host.name)",
+                invitation.name
+            ),
+        );
+    }
+    if invitation.expires_at <= now {
+        problem = problem.at(
+            "/invitation/expires_at",
+            format!("it expired at {}: ask for a new one", invitation.expires_at),
+        );
+    }
+    if !invitation.url.starts_with("https://") {
+        problem = problem.at("/invitation/url", "must start with https://");
+    }
+    if problem.errors.is_empty() {
+        Ok(())
+    } else {
+        Err(problem)
+    }
+}
+
+/// The key and request for this invitation: those on disk, or new ones that are on disk now.
+fn pending(places: &Places, invitation: Invitation) -> Result<Pending, Problem> {
+    let file = pending_file(places);
+    let found = atomic_file::read(&file, LARGEST)
+        .map_err(storage)?
+        .and_then(|bytes| serde_json::from_slice::<Pending>(&bytes).ok())
+        .filter(|pending| pending.version <= VERSION && pending.invitation == invitation);
+    if let Some(pending) = found {
+        return Ok(pending);
+    }
+    let (key_pem, csr_pem) = request(&invitation)
+        .map_err(|e| Problem::new(Kind::Internal, format!("making a key and a request: {e}")))?;
+    let pending = Pending {
+        version: VERSION,
+        invitation,
+        key_pem,
+        csr_pem,
+    };
+    write(&file, &pending)?;
+    Ok(pending)
+}
+
+/// A new key with its certificate request. The controller sets the names in the certificate; those
+/// in the request only say who asks.
+fn request(invitation: &Invitation) -> Result<(String, String), rcgen::Error> {
+    let key = rcgen::KeyPair::generate()?;
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, invitation.name.as_str());
+    let spiffe = format!(
+        "spiffe://{}/node-agent/{}",
+        invitation.domain, invitation.name
+    );
+    params
+        .subject_alt_names
+        .push(rcgen::SanType::URI(spiffe.try_into()?));
+    let csr = params.serialize_request(&key)?.pem()?;
+    Ok((key.serialize_pem(), csr))
+}
+
+fn write(file: &std::path::Path, value: &impl Serialize) -> Result<(), Problem> {
+    let bytes = serde_json::to_vec_pretty(value)
+        .map_err(|e| Problem::new(Kind::Internal, format!("writing {}: {e}", file.display())))?;
+    atomic_file::write(file, &bytes, 0o600).map_err(storage)
+}
+
+fn storage(error: dtn_link::Error) -> Problem {
+    Problem::new(Kind::Internal, format!("keeping the identity: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invitation() -> Invitation {
+        Invitation {
+            kind: InviteKind::Host,
+            domain: "daejeon".parse().unwrap(),
+            name: "dtn1".parse().unwrap(),
+            url: "https://192.0.2.1:7443".into(),
+            ca_pin: "00".repeat(32),
+            secret: "s".into(),
+            expires_at: "2026-01-02T00:00:00Z".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn all_that_is_wrong_with_an_invitation_is_said_at_once() {
+        let bad = Invitation {
+            kind: InviteKind::Domain,
+            url: "http://x".into(),
+            ..invitation()
+        };
+        let now = "2026-01-03T00:00:00Z".parse().unwrap();
+        let problem = check(&bad, &"other".parse().unwrap(), now).unwrap_err();
+        assert_eq!(problem.errors.len(), 4, "{problem}");
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        check(&invitation(), &"dtn1".parse().unwrap(), now).unwrap();
+    }
+
+    #[test]
+    fn a_repeated_join_uses_the_same_request_and_a_new_invitation_a_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places::new(dir.path());
+        places.create().unwrap();
+        let first = pending(&places, invitation()).unwrap();
+        assert!(first.csr_pem.contains("CERTIFICATE REQUEST"));
+        let again = pending(&places, invitation()).unwrap();
+        assert_eq!(first.csr_pem, again.csr_pem);
+        let other = Invitation {
+            secret: "t".into(),
+            ..invitation()
+        };
+        assert_ne!(pending(&places, other).unwrap().csr_pem, first.csr_pem);
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(pending_file(&places))
+            .unwrap()
+            .permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_newer_file_is_refused_and_none_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places::new(dir.path());
+        places.create().unwrap();
+        assert!(load(&places).unwrap().is_none());
+        let identity = Identity {
+            version: VERSION + 1,
+            host: "a".parse().unwrap(),
+            domain: "b".parse().unwrap(),
+            url: String::new(),
+            ca_pem: String::new(),
+            ca_pin: String::new(),
+            certificate_pem: String::new(),
+            key_pem: String::new(),
+        };
+        write(&file(&places), &identity).unwrap();
+        assert!(load(&places).unwrap_err().detail.contains("newer"));
+        assert!(!format!("{identity:?}").contains("key_pem"));
+    }
+}

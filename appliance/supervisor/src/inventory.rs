@@ -1,0 +1,382 @@
+//! The NICs of this host, with who holds them and why some must not be taken.
+//!
+//! Read from the kernel each time; a NIC that sits in a pod's sandbox is not among the host's links
+//! any more and is known from the file of the attachment that holds it.
+
+use crate::{
+    Config, Places,
+    config::{NicConfig, NicSelector},
+    guard,
+};
+use dtn_api::{
+    IfName, MacAddress, Problem, Rate,
+    attachment::{PREPARED_VERSION, Prepared, PreparedInterface},
+    nic::{Nic, NicClass, NicIdentity},
+    problem::Kind,
+};
+use dtn_link::{
+    Conn, Netns, atomic_file,
+    inventory::LinkState,
+    owner, storage,
+    storage::StorageLinks,
+    sysfs::{NicFacts, Sysfs},
+};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+/// Largest prepared file: some interfaces with their leases and settings.
+const LARGEST: u64 = 1 << 20;
+
+/// The NICs of this host.
+#[derive(Debug, Clone)]
+pub struct Inventory(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    nics: Vec<NicConfig>,
+    places: Places,
+    sysfs: Sysfs,
+    /// Speeds as last seen: a NIC that sits in a sandbox does not show its own to the host.
+    speeds: Mutex<BTreeMap<String, Rate>>,
+}
+
+/// What was found in one look.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Look {
+    /// The NICs: those that the site gave, and the other hardware of the host.
+    pub nics: Vec<Nic>,
+    /// NICs that the configuration names and the host does not have.
+    pub missing: Vec<NicSelector>,
+    /// What is worth knowing, with the NIC's name before it.
+    pub warnings: Vec<String>,
+}
+
+/// An attachment, done or prepared, that holds a NIC.
+#[derive(Debug, Clone)]
+struct Claim {
+    key: String,
+    interface: PreparedInterface,
+}
+
+impl Inventory {
+    /// Of the NICs that the configuration names, read from the machine's own sysfs.
+    pub fn new(config: &Config, places: &Places) -> Self {
+        Self::with_sysfs(config, places, Sysfs::system())
+    }
+    /// The same, read from another sysfs.
+    pub fn with_sysfs(config: &Config, places: &Places, sysfs: Sysfs) -> Self {
+        Self(Arc::new(Inner {
+            nics: config.nics.clone(),
+            places: places.clone(),
+            sysfs,
+            speeds: Mutex::default(),
+        }))
+    }
+
+    /// The NICs now.
+    pub async fn nics(&self) -> Result<Vec<Nic>, Problem> {
+        self.look().await.map(|look| look.nics)
+    }
+
+    /// What the configuration says of a NIC, where it names it.
+    pub fn configured(&self, nic: &Nic) -> Option<&NicConfig> {
+        self.0
+            .nics
+            .iter()
+            .find(|config| selects(config, &nic.name, &nic.identity, nic.mac))
+    }
+
+    /// The NICs now, with what is missing and what is worth knowing.
+    pub async fn look(&self) -> Result<Look, Problem> {
+        let conn = Conn::current().map_err(reading)?;
+        let inode = Netns::current().map_err(reading)?.inode();
+        let host = dtn_link::inventory::Inventory::read(&conn)
+            .await
+            .map_err(reading)?;
+        let storage = self.storage(&conn).await?;
+        let claims = self.claims()?;
+        let mut look = Look::default();
+        for link in host.links.iter().filter(|link| !link.loopback) {
+            self.add_link(link, inode, &host, &storage, &claims, &mut look)?;
+        }
+        for claim in &claims {
+            self.add_claimed(claim, &mut look).await;
+        }
+        for config in &self.0.nics {
+            let there = |nic: &Nic| selects(config, &nic.name, &nic.identity, nic.mac);
+            if !look.nics.iter().any(there) {
+                look.missing.push(config.selector.clone());
+            }
+        }
+        look.nics.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(look)
+    }
+
+    async fn storage(&self, conn: &Conn) -> Result<StorageLinks, Problem> {
+        let found =
+            storage::of_host(Path::new("/proc/self/mountinfo"), &self.0.sysfs).map_err(reading)?;
+        storage::storage_links(conn, found).await.map_err(reading)
+    }
+
+    /// Adds a link of the host, when it is hardware or the site gave it.
+    fn add_link(
+        &self,
+        link: &LinkState,
+        inode: u64,
+        host: &dtn_link::inventory::Inventory,
+        storage: &StorageLinks,
+        claims: &[Claim],
+        look: &mut Look,
+    ) -> Result<(), Problem> {
+        // a link whose name or address we cannot even write cannot have been given
+        let (Ok(name), Some(mac)) = (link.name.parse::<IfName>(), link.mac) else {
+            return Ok(());
+        };
+        let facts = match self.0.sysfs.nic(&link.name) {
+            Ok(facts) => facts,
+            Err(e) if e.is_not_found() => NicFacts::default(),
+            Err(e) => return Err(reading(e)),
+        };
+        let identity = identity_of(link, &facts, inode);
+        let config = self
+            .0
+            .nics
+            .iter()
+            .find(|config| selects(config, &name, &identity, mac));
+        if config.is_none() && facts.pci.is_none() {
+            return Ok(());
+        }
+        let class = config.map(|config| config.class);
+        let owners = owner::of(self.0.places.root(), link.index, &link.name).map_err(reading)?;
+        let verdict = guard::judge(&guard::Facts {
+            host,
+            link,
+            class,
+            owners: &owners,
+            storage,
+            ours: &[],
+        });
+        let speed = speed(facts.speed, config);
+        if let Some(speed) = speed {
+            self.speeds().insert(key_of(&identity), speed);
+        }
+        look.warnings
+            .extend(verdict.warnings.iter().map(|why| format!("{name}: {why}")));
+        look.nics.push(Nic {
+            used_by: claims
+                .iter()
+                .filter(|claim| same(&claim.interface.nic, &identity))
+                .map(|claim| claim.key.clone())
+                .collect(),
+            name,
+            identity,
+            mac,
+            class,
+            carrier: link.carrier,
+            speed,
+            mtu: link.mtu,
+            driver: facts.driver.or_else(|| link.kind.clone()),
+            numa_node: facts.numa_node,
+            guarded: verdict.refusals,
+        });
+        Ok(())
+    }
+
+    /// Adds a NIC that an attachment holds, unless it is among the host's links.
+    async fn add_claimed(&self, claim: &Claim, look: &mut Look) {
+        let held = &claim.interface;
+        if held.class != NicClass::Dedicated
+            || look.nics.iter().any(|nic| same(&nic.identity, &held.nic))
+        {
+            return;
+        }
+        let config = self
+            .0
+            .nics
+            .iter()
+            .find(|config| selects(config, &held.nic_name, &held.nic, held.mac));
+        // what the kernel says of it in the sandbox; unknown is told as no carrier
+        let inside = self.in_sandbox(&claim.key, &held.ifname).await;
+        let seen = self.speeds().get(&key_of(&held.nic)).copied();
+        look.nics.push(Nic {
+            name: held.nic_name.clone(),
+            identity: held.nic.clone(),
+            mac: held.mac,
+            class: config.map(|config| config.class),
+            carrier: inside.as_ref().is_some_and(|link| link.carrier),
+            speed: seen.or_else(|| config.and_then(|config| config.speed)),
+            mtu: inside.as_ref().map_or(held.mtu, |link| link.mtu),
+            driver: inside.and_then(|link| link.kind),
+            numa_node: None,
+            used_by: vec![claim.key.clone()],
+            guarded: Vec::new(),
+        });
+    }
+
+    async fn in_sandbox(&self, key: &str, ifname: &IfName) -> Option<LinkState> {
+        let sandbox = Netns::open(&self.0.places.netns_of(key)).ok()?;
+        let conn = sandbox.connect().await.ok()?;
+        dtn_link::inventory::link_named(&conn, ifname).await.ok()
+    }
+
+    /// The attachments that hold NICs: those that are prepared.
+    fn claims(&self) -> Result<Vec<Claim>, Problem> {
+        let mut claims = Vec::new();
+        for prepared in prepared_files(&self.0.places.prepared())? {
+            for interface in prepared.interfaces {
+                claims.push(Claim {
+                    key: prepared.key.clone(),
+                    interface,
+                });
+            }
+        }
+        Ok(claims)
+    }
+
+    fn speeds(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Rate>> {
+        self.0.speeds.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Every prepared file of a folder. A file that cannot be read is an error: who holds a NIC must
+/// not be guessed.
+pub fn prepared_files(folder: &Path) -> Result<Vec<Prepared>, Problem> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(unreadable(folder, &e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| unreadable(folder, &e))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if atomic_file::is_temporary(&name) || !name.ends_with(".json") {
+            continue;
+        }
+        let path = entry.path();
+        let Some(bytes) = atomic_file::read(&path, LARGEST).map_err(reading)? else {
+            continue;
+        };
+        let prepared: Prepared =
+            serde_json::from_slice(&bytes).map_err(|e| unreadable(&path, &e))?;
+        if prepared.version > PREPARED_VERSION {
+            let why = format!(
+                "version {} is newer than this build reads",
+                prepared.version
+            );
+            return Err(unreadable(&path, &why));
+        }
+        found.push(prepared);
+    }
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(found)
+}
+
+fn unreadable(path: &Path, why: &dyn std::fmt::Display) -> Problem {
+    Problem::new(Kind::Internal, format!("reading {}: {why}", path.display()))
+}
+fn reading(error: dtn_link::Error) -> Problem {
+    Problem::new(Kind::Internal, format!("reading the NICs: {error}"))
+}
+
+/// Speed as trained, or as configured where the driver tells none or the site gives less.
+fn speed(trained: Option<Rate>, config: Option<&NicConfig>) -> Option<Rate> {
+    match (trained, config.and_then(|config| config.speed)) {
+        (Some(trained), Some(given)) => Some(trained.min(given)),
+        (trained, given) => trained.or(given),
+    }
+}
+
+fn identity_of(link: &LinkState, facts: &NicFacts, inode: u64) -> NicIdentity {
+    let hardware = facts.pci.is_some() || link.permanent_mac.is_some();
+    NicIdentity {
+        pci: facts.pci.clone(),
+        permanent_mac: link.permanent_mac,
+        netns_inode: (!hardware).then_some(inode),
+        ifindex: (!hardware).then_some(link.index),
+    }
+}
+
+/// Whether two identities are the same NIC. Two ports of one card can have the same PCI address,
+/// so the permanent MAC decides where both have one.
+pub fn same(a: &NicIdentity, b: &NicIdentity) -> bool {
+    match (a.permanent_mac, b.permanent_mac) {
+        (Some(a), Some(b)) => return a == b,
+        (None, None) => {}
+        // one of them was read where the driver does not tell it
+        _ => return a.pci.is_some() && a.pci == b.pci,
+    }
+    match (&a.pci, &b.pci) {
+        (Some(a), Some(b)) => a == b,
+        (None, None) => {
+            a.ifindex.is_some() && a.netns_inode == b.netns_inode && a.ifindex == b.ifindex
+        }
+        _ => false,
+    }
+}
+
+fn key_of(identity: &NicIdentity) -> String {
+    match (&identity.permanent_mac, &identity.pci) {
+        (Some(mac), _) => mac.to_string(),
+        (None, Some(pci)) => pci.to_string(),
+        (None, None) => format!("{:?}/{:?}", identity.netns_inode, identity.ifindex),
+    }
+}
+
+fn selects(config: &NicConfig, name: &IfName, identity: &NicIdentity, mac: MacAddress) -> bool {
+    match &config.selector {
+        NicSelector::Name(wanted) => wanted == name,
+        NicSelector::Pci(wanted) => identity.pci.as_ref() == Some(wanted),
+        NicSelector::Mac(wanted) => identity.permanent_mac.unwrap_or(mac) == *wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(pci: Option<&str>, mac: Option<u8>, index: Option<u32>) -> NicIdentity {
+        NicIdentity {
+            pci: pci.map(|p| p.parse().unwrap()),
+            permanent_mac: mac.map(|last| MacAddress::new([2, 0, 0, 0, 0, last])),
+            netns_inode: index.map(|_| 4_026_531_840),
+            ifindex: index,
+        }
+    }
+
+    #[test]
+    fn two_ports_at_one_pci_address_are_two_nics() {
+        let one = identity(Some("0000:01:00.0"), Some(1), None);
+        let two = identity(Some("0000:01:00.0"), Some(2), None);
+        let untold = identity(Some("0000:01:00.0"), None, None);
+        assert!(!same(&one, &two));
+        assert!(same(&one, &one.clone()));
+        assert!(same(&one, &untold));
+        let (a, b) = (identity(None, None, Some(3)), identity(None, None, Some(4)));
+        assert!(same(&a, &a.clone()));
+        assert!(!same(&a, &b));
+        assert!(!same(
+            &identity(None, None, None),
+            &identity(None, None, None)
+        ));
+    }
+
+    #[test]
+    fn a_site_may_give_less_than_the_speed_and_not_more() {
+        let config = |speed: Option<u64>| NicConfig {
+            selector: NicSelector::Name("data0".parse().unwrap()),
+            class: NicClass::Dedicated,
+            speed: speed.map(Rate::from_bps),
+            permitted: false,
+        };
+        let rate = |bps| Some(Rate::from_bps(bps));
+        assert_eq!(speed(rate(10), Some(&config(Some(5)))), rate(5));
+        assert_eq!(speed(rate(10), Some(&config(Some(20)))), rate(10));
+        assert_eq!(speed(None, Some(&config(Some(7)))), rate(7));
+        assert_eq!(speed(rate(10), None), rate(10));
+        assert_eq!(speed(None, None), None);
+    }
+}

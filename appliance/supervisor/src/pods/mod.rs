@@ -1,0 +1,1 @@
+//! Pods: prepare, engine, attachment, rescue and pacing.
