@@ -12,10 +12,10 @@ state=/var/lib/dtn-lab
 logs=${DTN_LOG_DIR:-/var/log/dtn-install}
 image=dtn-transfer
 
-# Debian's names. What the build needs, what runs the lab, what the image is made of.
+# Debian's names: what the build needs, and what runs the lab. The image is made of packages that are
+# fetched and unpacked, not installed.
 build_packages=(gcc libc6-dev pkg-config libsystemd-dev ca-certificates)
 lab_packages=(podman runc conmon catatonit iproute2 util-linux procps)
-image_packages=(mmdebstrap)
 toolchain_packages=(cargo-web rustc-web)
 
 usage() {
@@ -118,7 +118,7 @@ find_toolchain() {
 }
 
 install_packages() {
-    local -a wanted=("${build_packages[@]}" "${lab_packages[@]}" "${image_packages[@]}")
+    local -a wanted=("${build_packages[@]}" "${lab_packages[@]}")
     local -a missing
     find_toolchain || wanted+=("${toolchain_packages[@]}")
     mapfile -t missing < <(missing_packages "${wanted[@]}" "$@")
@@ -174,7 +174,7 @@ preflight() {
     need=$([ -x "$here/target/release/dtnctl" ] && echo 500 || echo 4000)
     ((room >= need)) || problem "$folder: $room MB free, the build needs $need MB"
     ((problems == 0)) || exit 1
-    say "adds to this machine: Debian packages (${build_packages[*]} ${lab_packages[*]} ${image_packages[*]}, a Rust toolchain if there is none), the build output in $here/target, logs in $logs, and while it runs $(option --state "$state" "$@")"
+    say "adds to this machine: Debian packages (${build_packages[*]} ${lab_packages[*]}, a Rust toolchain if there is none), the build output in $here/target, logs in $logs, and while it runs $(option --state "$state" "$@")"
 }
 
 lab() {
@@ -189,9 +189,11 @@ lab() {
     preflight "$@"
     install_packages
     build
-    run_step image 1800 "$here/images/build" "$image" "$here/target/images/$image.tar"
+    mkdir -p "$here/target/images"
+    run_step image 1800 "$here/images/build" "$image" --mover "$here/target/release/dtn-mover" \
+        --tar "$here/target/images/$image.tar" --cache "$here/target/images/cache"
     say "stays on this machine: packages ($(sort -u "$logs/added-packages" 2>/dev/null | tr '\n' ' ')), $here/target, $logs"
-    exec "$here/target/release/dtnctl" lab run "$@"
+    exec "$here/target/release/dtnctl" lab run --image "$here/target/images/$image.tar" "$@"
 }
 
 main() {
