@@ -1,12 +1,151 @@
-//! `dtnctl lab`: two simulated sites on this machine. The work is done by the crate `dtn-lab`.
+//! `dtnctl lab`: two simulated sites on this machine. The work is done by the crate `dtn-lab`; here
+//! is only what can be typed.
 
-use std::process::ExitCode;
+use anyhow::{Context, Result};
+use dtn_api::{Rate, Size, Span, nic::NicClass, slice::Class};
+use dtn_lab::{Options, options, outer, part};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// Options of `lab`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct LabArgs {}
+pub(crate) struct LabArgs {
+    #[command(subcommand)]
+    verb: LabVerb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum LabVerb {
+    /// Bring two sites up, move files through a slice, report, take everything down
+    Run(Box<Wish>),
+    /// Bring two sites up, federated, and leave them for the other verbs
+    Up(Box<Wish>),
+    /// Take a lab down that was left up
+    Down {
+        /// The lab's folder
+        #[arg(long, value_name = "DIR", default_value = options::DEFAULT_STATE)]
+        state: PathBuf,
+    },
+    /// One of the lab's own processes
+    #[command(hide = true)]
+    Part {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Wish {
+    /// Frame rate of the wide-area link
+    #[arg(long, value_name = "RATE", default_value = "1Gbit")]
+    wan: Rate,
+    /// Round trip over it
+    #[arg(long, value_name = "TIME", default_value = "10ms")]
+    rtt: Span,
+    /// MTU from end to end
+    #[arg(long, value_name = "BYTES", default_value_t = 9000)]
+    mtu: u32,
+    /// Data NICs per site
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    nics: u32,
+    /// How the NIC is given to the pod: dedicated or shared
+    #[arg(long, value_name = "CLASS", default_value = "dedicated")]
+    nic: NicClass,
+    /// Rate of the slice [default: the most that can be had]
+    #[arg(long, value_name = "RATE")]
+    rate: Option<Rate>,
+    /// Take less than --rate, down to this
+    #[arg(long, value_name = "RATE")]
+    min_rate: Option<Rate>,
+    /// Class of the slice: dedicated, guaranteed or best-effort
+    #[arg(long, value_name = "CLASS", default_value = "guaranteed")]
+    class: Class,
+    /// Tree of files to move
+    #[arg(long, value_name = "DIR", default_value = "/usr/share/doc")]
+    data: PathBuf,
+    /// Size of the one large file; 0B makes none
+    #[arg(long, value_name = "SIZE", default_value = "2GiB")]
+    large: Size,
+    /// Move in both directions
+    #[arg(long)]
+    both: bool,
+    /// Kill the mover halfway and let it resume
+    #[arg(long)]
+    interrupt: bool,
+    /// Leave the sites up afterwards
+    #[arg(long)]
+    keep: bool,
+    /// Evidence as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Goodput over time [default: beside the report]
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Folder for everything that the lab writes
+    #[arg(long, value_name = "DIR", default_value = options::DEFAULT_STATE)]
+    state: PathBuf,
+    /// Folder of vdnd, dtnd and the plugins [default: where dtnctl is]
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Folder with dtn-workloads/ and images/ [default: looked for above dtnctl]
+    #[arg(long, value_name = "DIR")]
+    share: Option<PathBuf>,
+    /// Root filesystem of the transfer image, a tar [default: ../images/dtn-transfer.tar beside dtnctl]
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+}
 
 /// Called from `main` before any runtime or thread exists; returns the exit code of the program.
-pub(crate) fn run(_: LabArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("the lab is not in this build")
+pub(crate) fn run(args: LabArgs) -> Result<ExitCode> {
+    match args.verb {
+        LabVerb::Run(wish) => outer::run(&resolve(*wish, false)?)?,
+        LabVerb::Up(wish) => outer::run(&resolve(*wish, true)?)?,
+        LabVerb::Down { state } => outer::down(&absolute(&state)?)?,
+        LabVerb::Part { words } => return part::play(part::Part::parse(&words)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Everything as absolute paths: the capsule stands elsewhere.
+fn resolve(wish: Wish, only_up: bool) -> Result<Options> {
+    let program = std::env::current_exe().context("finding this program's own file")?;
+    let beside = program.parent().unwrap_or(Path::new("/")).to_path_buf();
+    let bin_dir = wish.bin_dir.as_deref().map_or(Ok(beside), absolute)?;
+    let share = match &wish.share {
+        Some(share) => absolute(share)?,
+        None => options::find_share(&bin_dir).unwrap_or_else(|| bin_dir.clone()),
+    };
+    let image = match &wish.image {
+        Some(image) => absolute(image)?,
+        None => bin_dir.parent().unwrap_or(&bin_dir).join("images/dtn-transfer.tar"),
+    };
+    Ok(Options {
+        state: absolute(&wish.state)?,
+        wan: wish.wan,
+        rtt: wish.rtt,
+        mtu: wish.mtu,
+        nics: wish.nics,
+        nic: wish.nic,
+        rate: wish.rate,
+        min_rate: wish.min_rate,
+        class: wish.class,
+        data: absolute(&wish.data)?,
+        large: wish.large,
+        both: wish.both,
+        interrupt: wish.interrupt,
+        only_up,
+        keep: wish.keep,
+        report: wish.report.as_deref().map(absolute).transpose()?,
+        svg: wish.svg.as_deref().map(absolute).transpose()?,
+        bin_dir,
+        share,
+        image,
+    })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("finding {}", path.display()))
 }

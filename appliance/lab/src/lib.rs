@@ -1,1 +1,42 @@
-//! (being written)
+//! Two or more simulated sites on one machine, without hardware: the demo and the test bed.
+//!
+//! A run is four processes deep, so that whatever is killed, nothing stays:
+//!
+//! ```text
+//! dtnctl lab run        prints, forwards Ctrl-C                        (machine's namespaces)
+//!   janitor             holds the lock, sweeps cgroups and folders      (machine's namespaces)
+//!     unshare           dies → its child dies with it
+//!       catatonit       process 1 of the capsule: dies → the kernel reaps everything
+//!         capsule       builds, runs the scenario                       (own PID, mount, net, cgroup)
+//!           anchors     one per site: its network and mount namespace
+//!           relay       the wide-area link's delay
+//!           vdnd, dtnd, podman system service, pods
+//! ```
+//!
+//! * [`options`], [`place`]: what is wanted, and where everything lies.
+//! * [`preflight`]: all that stands in the way, at once.
+//! * [`outer`], [`janitor`], [`cgroups`], [`capsule`]: the frame.
+//! * [`site`], [`wan`], [`relay`], [`probe`]: cables, switches, the link between them.
+//! * [`engine`], [`runtime`], [`daemons`]: podman and the appliance's own daemons.
+//! * [`scenario`], [`transfer`]: the verbs an admin would use, and the files that move.
+//!
+//! The lab is the crew that cables the sites. It uses iproute2 for that and not dtn-link, so that it
+//! does not lean on the code that it tries out.
+
+pub mod capsule;
+pub mod cgroups;
+pub mod janitor;
+pub mod options;
+pub mod outer;
+pub mod part;
+pub mod place;
+pub mod preflight;
+pub mod probe;
+pub mod progress;
+pub mod relay;
+pub mod runtime;
+pub mod shell;
+pub mod site;
+pub mod wan;
+
+pub use options::Options;

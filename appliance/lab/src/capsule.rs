@@ -1,0 +1,197 @@
+//! Inside the capsule: its own `/run`, `/sys`, cgroups and shared memory, then the sites, and the
+//! wait for the end. Whatever ends it, the kernel takes the rest down with it.
+
+use crate::{
+    Options,
+    cgroups::{self, Hierarchy},
+    place::Place,
+    progress::{Event, tell},
+    site::{self, Site},
+    wan::{self, Wan},
+};
+use anyhow::{Context, Result};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+use tokio::time::timeout;
+
+/// A lab that is up: everything that has to live on.
+pub struct Lab {
+    /// What is wanted.
+    pub options: Options,
+    /// Where everything lies.
+    pub place: Place,
+    /// This program, to be started again.
+    pub program: PathBuf,
+    /// The hosts.
+    pub sites: Vec<Site>,
+    /// The link between them.
+    pub wan: Wan,
+    /// What had to be done only because this machine lacks something, in words.
+    pub notes: Vec<String>,
+}
+
+/// The capsule's whole life. It ends with its work, with its leash, or with a signal.
+pub fn run(place: &Place) -> Result<ExitCode> {
+    let plan = place.plan();
+    let text = fs::read(&plan).with_context(|| format!("reading {}", plan.display()))?;
+    let options: Options = serde_json::from_slice(&text).with_context(|| format!("reading {}", plan.display()))?;
+    furnish()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let done = runtime.block_on(async {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .context("preparing for signals")?;
+        let leash = leash();
+        tokio::select! {
+            done = work(options, place) => done.map(|()| true),
+            _ = leash => Ok(false),
+            _ = terminate.recv() => Ok(false),
+        }
+    });
+    match done {
+        Ok(true) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(ExitCode::FAILURE),
+        Err(error) => {
+            tell(&Event::Failed(format!("{error:#}")));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Ends when the janitor lets go. The thread that waits for that ends with this process.
+fn leash() -> tokio::sync::oneshot::Receiver<()> {
+    let (gone, leash) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // nothing is ever said on it
+        let _ = io::stdin().lock().read_to_end(&mut Vec::new());
+        // nobody waits any more when the work is done already
+        let _ = gone.send(());
+    });
+    leash
+}
+
+/// Everything from the first cable to the report.
+async fn work(options: Options, place: &Place) -> Result<()> {
+    let keep = options.keep || options.only_up;
+    let lab = build(options, place).await?;
+    if keep {
+        let text = serde_json::to_vec(&crate::place::SITES).context("writing what is up")?;
+        fs::write(place.up(), text).with_context(|| format!("writing {}", place.up().display()))?;
+        tell(&Event::Kept);
+        // the leash or a signal ends it
+        std::future::pending::<()>().await;
+    }
+    drop(lab);
+    Ok(())
+}
+
+/// Hosts, cables, switches and the link between them.
+async fn build(options: Options, place: &Place) -> Result<Lab> {
+    let program = std::env::current_exe().context("finding this program's own file")?;
+    let sites = step("cables and switches", 60, None, site::build(&options, place, &program)).await?;
+    tell(&Event::Done { detail: format!("{} sites, {} data NIC(s) each, MTU {}", sites.len(), options.nics, options.mtu) });
+    let log = place.log("wan");
+    let wan = step("wide-area link", 120, Some(&log), wan::build(&options, &program, &log)).await?;
+    let carries = wan.carries.map(|rate| format!(", which carries {:.1} Gb/s here", rate.bps() as f64 / 1e9));
+    tell(&Event::Done {
+        detail: format!(
+            "{}, round trip {:.2} ms measured, delay by {}{} (simulated)",
+            options.wan,
+            wan.rtt_us as f64 / 1000.0,
+            wan.delay_by,
+            carries.unwrap_or_default()
+        ),
+    });
+    Ok(Lab { options, place: place.clone(), program, sites, wan, notes: Vec::new() })
+}
+
+/// A step that is told, has a deadline, and names its log when it fails.
+pub async fn step<T>(
+    name: &str,
+    deadline_s: u64,
+    log: Option<&Path>,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tell(&Event::Step { name: name.into(), deadline_s, log: log.map(|log| log.display().to_string()) });
+    let hint = || log.map(|log| format!("; its log is {}", log.display())).unwrap_or_default();
+    timeout(Duration::from_secs(deadline_s), work)
+        .await
+        .with_context(|| format!("not done after {deadline_s} s{}", hint()))?
+        .with_context(|| format!("failed{}", hint()))
+}
+
+const CAREFUL: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+/// Binds a tree of mounts elsewhere.
+pub(crate) fn bind(from: &Path, to: &Path) -> Result<()> {
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .with_context(|| format!("binding {} on {}", from.display(), to.display()))
+}
+/// Takes a mount away, also while it is in use.
+pub(crate) fn detach(target: &Path) -> Result<()> {
+    umount2(target, MntFlags::MNT_DETACH).with_context(|| format!("detaching {}", target.display()))
+}
+/// A file system in memory. Device files in it work: the relay's ends are such.
+pub(crate) fn tmpfs(target: &Path, options: &str) -> Result<()> {
+    mount(Some("tmpfs"), target, Some("tmpfs"), MsFlags::MS_NOSUID, Some(options))
+        .with_context(|| format!("mounting a tmpfs on {}", target.display()))
+}
+
+/// Makes the capsule's own places. Called in a mount namespace that shares nothing back.
+pub fn furnish() -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
+    let hierarchies = cgroups::parse(&mounts);
+    tmpfs(Path::new("/run"), "mode=755")?;
+    fs::create_dir_all("/run/lock").context("making /run/lock")?;
+    tmpfs(Path::new("/dev/shm"), "mode=1777")?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), CAREFUL, None::<&str>).context("mounting the capsule's /sys")?;
+    own_cgroups(&hierarchies)
+}
+
+/// Mounts the same hierarchies again: in a cgroup namespace that shows only what lies below its root
+/// (cgroup_namespaces(7)).
+fn own_cgroups(hierarchies: &[Hierarchy]) -> Result<()> {
+    let root = Path::new("/sys/fs/cgroup");
+    if !hierarchies.iter().any(|hierarchy| hierarchy.mount == root) {
+        tmpfs(root, "mode=755")?;
+    }
+    for hierarchy in hierarchies.iter().filter(|hierarchy| hierarchy.mount.starts_with(root)) {
+        let target = &hierarchy.mount;
+        if target != root {
+            fs::create_dir_all(target).with_context(|| format!("making {}", target.display()))?;
+        }
+        let options = (!hierarchy.options.is_empty()).then_some(hierarchy.options.as_str());
+        mount(Some("cgroup"), target, Some(hierarchy.kind.as_str()), CAREFUL, options)
+            .with_context(|| format!("mounting the capsule's {}", target.display()))?;
+        if target == root && hierarchy.unified() {
+            step_aside(root)?;
+        }
+    }
+    Ok(())
+}
+
+/// Version 2 gives controllers only to cgroups below one without processes of its own
+/// (cgroups(7), "no internal processes"): what runs here moves into a leaf.
+fn step_aside(root: &Path) -> Result<()> {
+    let leaf = root.join("lab");
+    fs::create_dir_all(&leaf).with_context(|| format!("making {}", leaf.display()))?;
+    let processes = fs::read_to_string(root.join("cgroup.procs")).context("listing the capsule's processes")?;
+    for process in processes.lines().filter(|line| *line != "0") {
+        // one that has ended meanwhile needs no move
+        let moved = fs::write(leaf.join("cgroup.procs"), process);
+        if let Err(error) = moved
+            && error.raw_os_error() != Some(nix::errno::Errno::ESRCH as i32)
+        {
+            return Err(error).with_context(|| format!("moving process {process} to {}", leaf.display()));
+        }
+    }
+    Ok(())
+}

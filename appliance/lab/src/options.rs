@@ -1,0 +1,86 @@
+//! What is wanted of a lab: given on the command line, checked by [`crate::preflight`], handed to
+//! the capsule as a file.
+
+use dtn_api::{Rate, Size, Span, nic::NicClass, slice::Class};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Where the lab keeps everything when nothing else is said.
+pub const DEFAULT_STATE: &str = "/var/lib/dtn-lab";
+
+/// Everything that can be chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Folder for everything that the lab writes.
+    pub state: PathBuf,
+    /// Frame rate of the wide-area link.
+    pub wan: Rate,
+    /// Round trip over it.
+    pub rtt: Span,
+    /// MTU from end to end, bytes.
+    pub mtu: u32,
+    /// Data NICs per site.
+    pub nics: u32,
+    /// How the NIC is given to the pod.
+    pub nic: NicClass,
+    /// Rate of the slice; the most that can be had when absent.
+    pub rate: Option<Rate>,
+    /// Least rate that is taken.
+    pub min_rate: Option<Rate>,
+    /// Class of the slice.
+    pub class: Class,
+    /// Tree of files to move.
+    pub data: PathBuf,
+    /// Size of the one large file; 0 makes none.
+    pub large: Size,
+    /// Move in both directions.
+    pub both: bool,
+    /// Kill the mover halfway and let it resume.
+    pub interrupt: bool,
+    /// Only bring the sites up and leave them.
+    pub only_up: bool,
+    /// Leave the sites up afterwards.
+    pub keep: bool,
+    /// Evidence as JSON.
+    pub report: Option<PathBuf>,
+    /// Plot; beside the report when absent.
+    pub svg: Option<PathBuf>,
+    /// Folder of the binaries: dtnctl, vdnd, dtnd and the plugins.
+    pub bin_dir: PathBuf,
+    /// Folder that holds `dtn-workloads/` and `images/`.
+    pub share: PathBuf,
+    /// Root filesystem of the transfer image, as a tar.
+    pub image: PathBuf,
+}
+
+impl Options {
+    /// Programs of this appliance that the lab starts.
+    pub const PROGRAMS: [&str; 5] = ["vdnd", "dtnd", "vdn-host-device", "vdn-macvlan", "vdn-ipam"];
+
+    /// Absolute path of one of the programs.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.bin_dir.join(name)
+    }
+    /// Where the plot goes: as said, else beside the report.
+    pub fn plot(&self) -> Option<PathBuf> {
+        self.svg
+            .clone()
+            .or_else(|| self.report.as_ref().map(|report| report.with_extension("svg")))
+    }
+    /// Whether files are moved.
+    pub fn moves(&self) -> bool {
+        !self.only_up
+    }
+}
+
+/// The folder above the binaries that holds the templates: the checkout, or where a package put
+/// them. `None` when there is none.
+pub fn find_share(bin_dir: &Path) -> Option<PathBuf> {
+    let installed = bin_dir.ancestors().map(|above| above.join("share/dtn"));
+    bin_dir
+        .ancestors()
+        .map(Path::to_path_buf)
+        .chain(installed)
+        .find(|folder| folder.join("dtn-workloads").is_dir())
+}

@@ -1,0 +1,231 @@
+//! What the person at the terminal started: checks, starts the janitor, prints what the capsule
+//! tells, hands Ctrl-C on, and writes the report where it was asked for.
+
+use crate::{
+    Options,
+    janitor::{self, JanitorError},
+    place::Place,
+    preflight,
+    progress::{Event, Printer},
+};
+use anyhow::{Context, Result, bail};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::{
+        fs::{OpenOptionsExt, PermissionsExt},
+        net::UnixStream,
+        process::CommandExt,
+    },
+    path::Path,
+    process::{ChildStdin, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// What may happen while a lab runs.
+enum Happening {
+    Told(Event),
+    Interrupted,
+    Silence,
+}
+
+/// Brings a lab up, runs what is wanted and takes it down, or leaves it when it is to be kept.
+pub fn run(options: &Options) -> Result<()> {
+    let facts = preflight::look(options);
+    let problems = preflight::problems(options, &facts);
+    if !problems.is_empty() {
+        bail!("this machine is not ready for the lab:\n  {}", problems.join("\n  "));
+    }
+    println!("lab: {}", preflight::adds(options));
+    let place = Place::new(&options.state);
+    make_ready(&place, options)?;
+
+    let program = std::env::current_exe().context("finding this program's own file")?;
+    let mut janitor = Command::new(program)
+        .args(["lab", "part", "janitor", "--state"])
+        .arg(place.state())
+        // a group of its own: Ctrl-C reaches this process alone, which hands it on
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log_file(&place)?)
+        .spawn()
+        .context("starting the lab's janitor")?;
+    let leash = janitor.stdin.take().context("the janitor has no leash")?;
+    let stdout = janitor.stdout.take().context("the janitor has no output")?;
+    let (sender, happenings) = mpsc::channel();
+    listen(stdout, sender.clone());
+    hand_on_interrupts(sender)?;
+    let outcome = follow(&happenings, leash);
+    if outcome.kept && outcome.failure.is_none() {
+        println!("lab: the sites are up; look at them with `dtnctl --site daejeon status`, take them down with `dtnctl lab down --state {}`", place.state().display());
+        return Ok(());
+    }
+    let status = janitor.wait().context("waiting for the lab's janitor")?;
+    // a janitor that was killed leaves the sweeping to whoever is left
+    let lock = wait_for_lock(&place, Duration::from_secs(40))?;
+    janitor::sweep(&place)?;
+    drop(lock);
+    if outcome.interrupted {
+        bail!("interrupted; everything is taken down");
+    }
+    if let Some(why) = outcome.failure {
+        bail!("{why}\n  logs: {}; everything else is taken down", place.logs().display());
+    }
+    if !status.success() {
+        bail!(
+            "the lab ended before its work was done ({status}): one of its processes was killed or failed; logs: {}; everything else is taken down",
+            place.logs().display()
+        );
+    }
+    Ok(())
+}
+
+/// Takes a kept lab down and waits until nothing of it is left.
+pub fn down(state: &Path) -> Result<()> {
+    let place = Place::new(state);
+    if !place.mark().exists() {
+        println!("lab: nothing is up in {}", state.display());
+        return Ok(());
+    }
+    if let Ok(mut control) = UnixStream::connect(place.control()) {
+        control.write_all(b"down").context("asking the lab to end")?;
+        control.shutdown(std::net::Shutdown::Write).context("asking the lab to end")?;
+        control.set_read_timeout(Some(Duration::from_secs(60))).context("waiting for the lab's end")?;
+        let mut rest = String::new();
+        // ends when the janitor ends, and an end by force is an end too: the lock tells
+        let _ = control.read_to_string(&mut rest);
+    }
+    let lock = wait_for_lock(&place, Duration::from_secs(60))?;
+    janitor::sweep(&place)?;
+    drop(lock);
+    println!("lab: down; logs stay in {}", place.logs().display());
+    Ok(())
+}
+
+/// The lock, once whoever holds it has ended.
+fn wait_for_lock(place: &Place, deadline: Duration) -> Result<fs::File> {
+    let end = Instant::now() + deadline;
+    loop {
+        match janitor::lock(place) {
+            Ok(lock) => return Ok(lock),
+            Err(JanitorError::Busy(_)) if Instant::now() < end => thread::sleep(Duration::from_millis(50)),
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!("waiting {} s for the lab's end; its log is {}", deadline.as_secs(), place.log("lab").display())
+                });
+            }
+        }
+    }
+}
+
+fn make_ready(place: &Place, options: &Options) -> Result<()> {
+    let state = place.state();
+    fs::create_dir_all(place.logs()).with_context(|| format!("making {}", place.logs().display()))?;
+    // keys and tokens of the run lie below
+    fs::set_permissions(state, fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("closing {} to others", state.display()))?;
+    fs::write(place.mark(), "This folder is a lab's; `dtnctl lab run` sweeps it.\n")
+        .with_context(|| format!("writing {}", place.mark().display()))?;
+    drop(janitor::lock(place)?);
+    let plan = serde_json::to_vec_pretty(options).context("writing the options down")?;
+    fs::write(place.plan(), plan).with_context(|| format!("writing {}", place.plan().display()))?;
+    Ok(())
+}
+
+fn log_file(place: &Place) -> Result<Stdio> {
+    let path = place.log("lab");
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("opening {}", path.display()))?;
+    Ok(Stdio::from(file))
+}
+
+fn listen(stdout: impl Read + Send + 'static, sender: mpsc::Sender<Happening>) {
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let event = serde_json::from_str(&line).unwrap_or(Event::Note(line));
+            if sender.send(Happening::Told(event)).is_err() {
+                return;
+            }
+        }
+        // every writer is gone: the capsule and the janitor have ended; nobody listens is no failure
+        let _ = sender.send(Happening::Silence);
+    });
+}
+
+fn hand_on_interrupts(sender: mpsc::Sender<Happening>) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("preparing for signals")?;
+    let (mut interrupt, mut terminate, mut hangup) = {
+        let _inside = runtime.enter();
+        let on = |kind| signal(kind).context("preparing for signals");
+        (on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?)
+    };
+    thread::spawn(move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                    _ = hangup.recv() => {}
+                }
+                if sender.send(Happening::Interrupted).is_err() {
+                    return;
+                }
+            }
+        });
+    });
+    Ok(())
+}
+
+#[derive(Default)]
+struct Outcome {
+    kept: bool,
+    interrupted: bool,
+    failure: Option<String>,
+}
+
+/// Prints until the capsule is silent for good, or up and kept.
+fn follow(happenings: &mpsc::Receiver<Happening>, leash: ChildStdin) -> Outcome {
+    let (printer, mut leash, mut outcome) = (Printer::default(), Some(leash), Outcome::default());
+    loop {
+        let line = match happenings.recv_timeout(Duration::from_secs(1)) {
+            Ok(Happening::Told(event)) => {
+                match &event {
+                    Event::Failed(why) => outcome.failure = Some(why.clone()),
+                    Event::Kept => outcome.kept = true,
+                    _ => {}
+                }
+                printer.line(&event, Instant::now())
+            }
+            Ok(Happening::Interrupted) => {
+                outcome.interrupted = true;
+                leash = None;
+                Some("lab: interrupted, taking everything down".to_owned())
+            }
+            Ok(Happening::Silence) | Err(mpsc::RecvTimeoutError::Disconnected) => return outcome,
+            Err(mpsc::RecvTimeoutError::Timeout) => printer.heartbeat(Instant::now()),
+        };
+        // the reason of a failure is printed once, by whoever called
+        if let Some(line) = line.filter(|_| outcome.failure.is_none()) {
+            println!("{line}");
+        }
+        if outcome.kept && let Some(mut leash) = leash.take() {
+            // without this word the end of this process is the end of the lab
+            if leash.write_all(b"keep\n").is_ok() {
+                return outcome;
+            }
+            outcome.kept = false;
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The lab's processes: this program again, told which part it plays. `dtnctl lab part …` is not
+//! meant for people; the lab calls it.
+
+use crate::{capsule, janitor, place::Place, probe, relay, runtime, site};
+use anyhow::{Context, Result, bail};
+use std::{ffi::OsString, net::Ipv4Addr, path::PathBuf, process::ExitCode, time::Duration};
+
+/// Which part a process plays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Sweeps after the capsule.
+    Janitor {
+        /// The lab's folder.
+        state: PathBuf,
+    },
+    /// Builds and runs everything, inside.
+    Capsule {
+        /// The lab's folder.
+        state: PathBuf,
+    },
+    /// Holds a host's namespaces.
+    Anchor {
+        /// Which host.
+        site: String,
+    },
+    /// Delays the wide-area link.
+    Relay(relay::Sides),
+    /// The far end of a trial.
+    Far,
+    /// The near end of a trial: one stream.
+    Send {
+        /// Where to.
+        to: Ipv4Addr,
+    },
+    /// The near end of a trial: round trips.
+    Ping {
+        /// Where to.
+        to: Ipv4Addr,
+    },
+    /// Stands in front of runc.
+    Runtime {
+        /// runc's arguments.
+        arguments: Vec<OsString>,
+    },
+}
+
+impl Part {
+    /// From the words after `lab part`, which only the lab itself writes.
+    pub fn parse(words: &[OsString]) -> Result<Self> {
+        let (name, rest) = words.split_first().context("no part is named")?;
+        let value = |option: &str| -> Result<&OsString> {
+            let at = rest.iter().position(|word| word == option);
+            at.and_then(|at| rest.get(at + 1)).with_context(|| format!("{} needs {option}", name.display()))
+        };
+        let text = |option: &str| -> Result<String> {
+            value(option)?.to_str().map(str::to_owned).with_context(|| format!("{option} is no text"))
+        };
+        let number = |option: &str| -> Result<u64> {
+            text(option)?.parse().with_context(|| format!("{option} is no number"))
+        };
+        let address = || -> Result<Ipv4Addr> { text("--to")?.parse().context("--to is no address") };
+        let state = || value("--state").map(PathBuf::from);
+        Ok(match name.to_str() {
+            Some("janitor") => Self::Janitor { state: state()? },
+            Some("capsule") => Self::Capsule { state: state()? },
+            Some("anchor") => Self::Anchor { site: text("--site")? },
+            Some("relay") => Self::Relay(relay::Sides {
+                one: text("--one")?,
+                other: text("--other")?,
+                hold: Duration::from_micros(number("--hold-us")?),
+                queue: number("--queue")?,
+            }),
+            Some("far") => Self::Far,
+            Some("send") => Self::Send { to: address()? },
+            Some("ping") => Self::Ping { to: address()? },
+            Some("runtime") => Self::Runtime { arguments: rest.to_vec() },
+            _ => bail!("the lab has no part {}", name.display()),
+        })
+    }
+}
+
+/// How long a stream of a trial lasts.
+const STREAM: Duration = Duration::from_millis(1500);
+/// Round trips of a trial.
+const TRIPS: u32 = 30;
+
+/// Plays the part until its end.
+pub fn play(part: Part) -> Result<ExitCode> {
+    match part {
+        Part::Janitor { state } => {
+            let program = std::env::current_exe().context("finding this program's own file")?;
+            match janitor::run(&Place::new(&state), &program) {
+                Ok(code) => return Ok(code),
+                Err(error @ janitor::JanitorError::Busy(_)) => {
+                    crate::progress::tell(&crate::progress::Event::Failed(error.to_string()));
+                    return Ok(ExitCode::from(janitor::BUSY));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Part::Capsule { state } => return capsule::run(&Place::new(&state)),
+        Part::Anchor { site } => site::anchor(&site)?,
+        Part::Relay(sides) => relay::serve(&sides)?,
+        Part::Far => probe::far()?,
+        Part::Send { to } => probe::send(to, STREAM)?,
+        Part::Ping { to } => probe::ping(to, TRIPS)?,
+        Part::Runtime { arguments } => match runtime::become_runc("runc".as_ref(), &arguments)? {},
+    }
+    Ok(ExitCode::SUCCESS)
+}
