@@ -16,6 +16,7 @@ mod config_read;
 pub mod guard;
 pub mod identity;
 pub mod inventory;
+pub mod negotiate;
 pub mod places;
 pub mod pods;
 pub mod uplink;

@@ -1,0 +1,84 @@
+//! What is asked of the controller for a case: the bodies of its calls.
+
+use super::{Case, HOLD_SECONDS};
+use dtn_api::{
+    Rate,
+    slice::{AvailabilityQuery, Excess, Member, Mode, Qos, RemoteEnd, Role, Schedule, SliceSpec},
+    stitch::StitchSpec,
+};
+
+/// What is to be held: a slice within the domain, or one that leaves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// `POST /slices`.
+    Slice(Box<SliceSpec>),
+    /// `POST /stitches`.
+    Stitch(Box<StitchSpec>),
+}
+
+/// The body of the hold. `None` before a NIC and a plan were decided.
+pub fn wanted(case: &Case) -> Option<Wanted> {
+    let plan = case.plan.as_ref()?;
+    let qos = Qos {
+        class: case.ask.class,
+        rate_bps: plan.rate.bps(),
+        mode: Mode::Pair,
+        excess: Excess::Drop,
+        burst_ms: 10,
+    };
+    let (name, tenant) = (case.ask.name.clone(), case.ask.tenant.clone());
+    let members = members(case)?;
+    Some(match case.ask.remote.clone() {
+        Some(remote) => Wanted::Stitch(Box::new(StitchSpec {
+            name,
+            tenant,
+            qos,
+            schedule: plan.schedule,
+            members,
+            remote,
+            addressing: None,
+            hold_seconds: HOLD_SECONDS,
+        })),
+        None => Wanted::Slice(Box::new(SliceSpec {
+            name,
+            tenant,
+            qos,
+            members,
+            schedule: plan.schedule,
+            path: None,
+            addressing: None,
+            auto_provision: true,
+            commit: false,
+            hold_seconds: HOLD_SECONDS,
+            labels: std::collections::BTreeMap::from([(
+                "negotiation".to_owned(),
+                case.id.to_string(),
+            )]),
+        })),
+    })
+}
+
+/// The body of the question. `None` before a NIC was decided.
+pub(crate) fn query(
+    case: &Case,
+    schedule: Schedule,
+    rate: Option<Rate>,
+) -> Option<AvailabilityQuery> {
+    Some(AvailabilityQuery {
+        class: case.ask.class,
+        mode: Mode::Pair,
+        members: members(case)?,
+        schedule,
+        rate_bps: rate.map(Rate::bps),
+        remote: case.ask.remote.clone().map(|remote| RemoteEnd { ..remote }),
+    })
+}
+
+/// The own NIC. The border link of a slice that leaves the domain is the controller's to add.
+fn members(case: &Case) -> Option<Vec<Member>> {
+    Some(vec![Member {
+        host: Some(case.nic.as_ref()?.host.clone()),
+        border_link: None,
+        role: Role::Endpoint,
+    }])
+}
