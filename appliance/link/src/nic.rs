@@ -304,7 +304,7 @@ fn free_name(links: &[LinkState], wanted: &str) -> String {
 pub async fn restore(host: &Conn, index: u32, before: &BeforeImage) -> Result<Vec<Difference>> {
     let now = inventory::link(host, index).await?;
     let mut failed = Vec::new();
-    let mut note = |field: &str, wanted: &dyn std::fmt::Display, done: Result<()>| {
+    let mut note = |field: &str, wanted: String, done: Result<()>| {
         if let Err(error) = done {
             failed.push(difference(field, wanted, format!("not restored: {error}")));
         }
@@ -314,22 +314,30 @@ pub async fn restore(host: &Conn, index: u32, before: &BeforeImage) -> Result<Ve
         link::set(host, index, change, &doing).await
     };
     if now.name != before.name || (now.mac != before.mac && before.mac.is_some()) {
-        note("up", &before.up, link::set_down(host, index).await);
+        note(
+            "up",
+            before.up.to_string(),
+            link::set_down(host, index).await,
+        );
     }
     if now.name != before.name {
         note(
             "name",
-            &before.name,
+            before.name.to_string(),
             set("name", Change::new().name(&before.name)).await,
         );
     }
     if let Some(mac) = before.mac.filter(|mac| now.mac != Some(*mac)) {
-        note("mac", &mac, set("MAC", Change::new().mac(mac)).await);
+        note(
+            "mac",
+            mac.to_string(),
+            set("MAC", Change::new().mac(mac)).await,
+        );
     }
     if now.mtu != before.mtu {
         note(
             "mtu",
-            &before.mtu,
+            before.mtu.to_string(),
             set("MTU", Change::new().mtu(before.mtu)).await,
         );
     }
@@ -337,7 +345,7 @@ pub async fn restore(host: &Conn, index: u32, before: &BeforeImage) -> Result<Ve
         let change = Change::new().tx_queue_len(before.tx_queue_len);
         note(
             "tx-queue-len",
-            &before.tx_queue_len,
+            before.tx_queue_len.to_string(),
             set("queue length", change).await,
         );
     }
@@ -345,7 +353,7 @@ pub async fn restore(host: &Conn, index: u32, before: &BeforeImage) -> Result<Ve
         let alias = before.alias.as_deref().unwrap_or_default();
         note(
             "alias",
-            &alias,
+            alias.to_string(),
             set("alias", Change::new().alias(alias)).await,
         );
     }
@@ -353,7 +361,7 @@ pub async fn restore(host: &Conn, index: u32, before: &BeforeImage) -> Result<Ve
         let change = Change::new().promiscuous(before.promiscuous);
         note(
             "promiscuous",
-            &before.promiscuous,
+            before.promiscuous.to_string(),
             set("promiscuous mode", change).await,
         );
     }
@@ -361,7 +369,11 @@ pub async fn restore(host: &Conn, index: u32, before: &BeforeImage) -> Result<Ve
         && (now.gso_max_size, now.gro_max_size) != (Some(gso), Some(gro))
     {
         let change = Change::new().gso_gro_max_size(gso, gro);
-        note("gso-max-size", &gso, set("GSO and GRO sizes", change).await);
+        note(
+            "gso-max-size",
+            gso.to_string(),
+            set("GSO and GRO sizes", change).await,
+        );
     }
     for altname in now
         .altnames
@@ -370,7 +382,7 @@ pub async fn restore(host: &Conn, index: u32, before: &BeforeImage) -> Result<Ve
     {
         note(
             "altname",
-            &"none",
+            "none".to_owned(),
             link::remove_altname(host, index, altname).await,
         );
     }
@@ -381,7 +393,7 @@ pub async fn restore(host: &Conn, index: u32, before: &BeforeImage) -> Result<Ve
     {
         note(
             "altname",
-            altname,
+            altname.clone(),
             link::add_altname(host, index, altname).await,
         );
     }
@@ -394,20 +406,20 @@ pub async fn restore(host: &Conn, index: u32, before: &BeforeImage) -> Result<Ve
         if !before.own_addresses().any(|own| own.net == address.net) {
             note(
                 "address",
-                &"none",
+                "none".to_owned(),
                 address::remove(host, index, address.net).await,
             );
         }
     }
     note(
         "up",
-        &before.up,
+        before.up.to_string(),
         set("state", Change::new().up(before.up)).await,
     );
     for address in before.own_addresses() {
         note(
             "address",
-            &address.net,
+            address.net.to_string(),
             address::restore(host, index, address).await,
         );
     }
@@ -417,7 +429,11 @@ pub async fn restore(host: &Conn, index: u32, before: &BeforeImage) -> Result<Ve
             index: Some(index),
             ..route.clone()
         };
-        note("route", &route.destination, route::add(host, &route).await);
+        note(
+            "route",
+            route.destination.to_string(),
+            route::add(host, &route).await,
+        );
     }
     let mut differences = compare(host, index, before).await?;
     // what could not be done says why, instead of only that it differs
