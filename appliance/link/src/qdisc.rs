@@ -106,11 +106,14 @@ pub async fn pace(conn: &Conn, index: u32, rate: Rate) -> Result<Paced> {
             "less than a byte per second cannot be paced; take the interface down instead",
         ));
     }
-    let ours = find_htb(conn, index).await?;
+    let found = find_htb(conn, index).await?;
+    let ours = found.filter(|htb| htb.is_ours);
     if ours.is_none() {
+        // a root of another kind cannot be replaced under the same handle, and one of ours that
+        // was cut off half-way cannot be altered: what stands there goes with all below it
+        unpace(conn, index).await?;
         let options = nest(tc::htb_root(CLASS.minor));
         let root = message(index, TcHandle::ROOT, ROOT, "htb", options);
-        // a root that stands there goes with all below it
         conn.change(
             &doing,
             RouteNetlinkMessage::NewQueueDiscipline(root),
@@ -126,10 +129,10 @@ pub async fn pace(conn: &Conn, index: u32, rate: Rate) -> Result<Paced> {
         Mode::CreateOrReplace,
     )
     .await?;
-    let leaf = ours.and_then(|ours| ours.leaf);
+    let leaf = ours.and_then(|ours| ours.pacing.leaf);
     let lacking = match leaf.as_deref() {
         Some("fq") => Vec::new(),
-        // it was tried when it was set
+        // fq was tried when it was set
         Some("pfifo") => vec![lacks_fq()],
         _ => set_leaf(conn, index, &doing).await?,
     };
@@ -212,7 +215,7 @@ pub async fn unpace(conn: &Conn, index: u32) -> Result<()> {
 /// The pacing that the kernel has on an interface; `None` when it has none that limits.
 pub async fn current_pacing(conn: &Conn, index: u32) -> Result<Option<Pacing>> {
     if let Some(found) = find_htb(conn, index).await? {
-        return Ok(Some(found));
+        return Ok(Some(found.pacing));
     }
     let qdiscs = qdiscs(conn, index).await?;
     let Some(root) = qdiscs.iter().find(|q| q.parent == TcHandle::ROOT) else {
@@ -245,44 +248,62 @@ pub async fn kinds(conn: &Conn, index: u32) -> Result<Vec<String>> {
     Ok(found.into_iter().map(|qdisc| qdisc.kind).collect())
 }
 
-async fn find_htb(conn: &Conn, index: u32) -> Result<Option<Pacing>> {
+/// An HTB at the root, read by its default class.
+struct Htb {
+    pacing: Pacing,
+    /// Handles, leaf and number of classes are those of [`pace`].
+    is_ours: bool,
+}
+
+async fn find_htb(conn: &Conn, index: u32) -> Result<Option<Htb>> {
     let qdiscs = qdiscs(conn, index).await?;
-    let root = qdiscs
-        .iter()
-        .find(|q| q.parent == TcHandle::ROOT && q.kind == "htb" && q.handle == ROOT);
-    if root.is_none() {
+    let is_root = |q: &&Queue| q.parent == TcHandle::ROOT && q.kind == "htb";
+    let Some(root) = qdiscs.iter().find(is_root) else {
         return Ok(None);
-    }
-    let mut request = TcMessage::with_index(wire_index(index));
-    request.header.parent = TcHandle::UNSPEC;
+    };
+    let Some(minor) = tc::parse_htb_default(&root.options) else {
+        return Ok(None);
+    };
+    let default = TcHandle {
+        minor,
+        ..root.handle
+    };
+    let request = TcMessage::with_index(wire_index(index));
     let doing = format!("listing the traffic classes of the link with index {index}");
-    let classes = conn
+    let classes: Vec<Queue> = conn
         .dump(&doing, RouteNetlinkMessage::GetTrafficClass(request))
-        .await?;
-    let class = classes.into_iter().find_map(|object| match object {
-        RouteNetlinkMessage::NewTrafficClass(class) => {
-            Some(Queue::read(class)).filter(|class| class.handle == CLASS)
-        }
-        _ => None,
-    });
-    let Some(class) = class else {
+        .await?
+        .into_iter()
+        .filter_map(|object| match object {
+            RouteNetlinkMessage::NewTrafficClass(class) => Some(Queue::read(class)),
+            _ => None,
+        })
+        .filter(|class| class.kind == "htb" && class.handle.major == root.handle.major)
+        .collect();
+    let Some(class) = classes.iter().find(|class| class.handle == default) else {
         return Ok(None);
     };
     let Some(shaper) = tc::parse_htb_class(&class.options) else {
         return Ok(None);
     };
-    let leaf = qdiscs.iter().find(|q| q.parent == CLASS);
+    let leaf = qdiscs.iter().find(|q| q.parent == default);
     let mut counters = class.counters;
     // what the leaf drops, the class does not count
     counters.drops = counters
         .drops
         .max(leaf.map_or(0, |leaf| leaf.counters.drops));
-    Ok(Some(Pacing {
-        shaper: Shaper::Htb,
-        rate: shaper.rate,
-        burst_bytes: shaper.burst_bytes,
-        leaf: leaf.map(|leaf| leaf.kind.clone()),
-        counters,
+    Ok(Some(Htb {
+        is_ours: root.handle == ROOT
+            && default == CLASS
+            && classes.len() == 1
+            && leaf.is_none_or(|leaf| leaf.handle == LEAF),
+        pacing: Pacing {
+            shaper: Shaper::Htb,
+            rate: shaper.rate,
+            burst_bytes: shaper.burst_bytes,
+            leaf: leaf.map(|leaf| leaf.kind.clone()),
+            counters,
+        },
     }))
 }
 

@@ -132,6 +132,13 @@ pub fn parse_htb_class(options: &[u8]) -> Option<Shaper> {
     })
 }
 
+/// Reads the minor number of the class that an HTB root sends all traffic to that no filter
+/// picks; `None` when it has none (0).
+pub fn parse_htb_default(options: &[u8]) -> Option<u16> {
+    let default = word_at(attribute(options, TCA_HTB_INIT)?, 8)?;
+    u16::try_from(default).ok().filter(|minor| *minor != 0)
+}
+
 /// Reads the options of a TBF.
 pub fn parse_tbf(options: &[u8]) -> Option<Shaper> {
     let parameters = attribute(options, TCA_TBF_PARMS)?;
@@ -237,6 +244,8 @@ mod tests {
             24, 0, 2, 0, 3, 0, 0, 0, 10, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         ];
         assert_eq!(root, golden);
+        assert_eq!(parse_htb_default(&root), Some(1));
+        assert_eq!(parse_htb_default(&emit(&htb_root(0))), None);
         assert_eq!(pfifo(1000), [0xe8, 3, 0, 0]);
     }
 
@@ -284,6 +293,7 @@ mod tests {
         #[test]
         fn no_parser_panics(bytes: Vec<u8>) {
             let _ = (parse_htb_class(&bytes), parse_tbf(&bytes), parse_fq(&bytes));
+            let _ = parse_htb_default(&bytes);
         }
     }
 }

@@ -12,17 +12,15 @@ use std::time::Duration;
 /// Waits until a link has a carrier and can pass packets.
 pub async fn for_carrier(netns: &Netns, conn: &Conn, index: u32, within: Duration) -> Result<()> {
     let doing = format!("waiting for the carrier of the link with index {index}");
-    let look = async || {
+    let mut wait = Wait::start(netns, &[MulticastGroup::Link], within, doing).await?;
+    loop {
         let link = inventory::link(conn, index).await?;
-        Ok(if link.carrier && link.running {
-            Seen::Done
-        } else if link.up {
-            Seen::NotYet("up, no carrier".to_owned())
-        } else {
-            Seen::NotYet("down".to_owned())
-        })
-    };
-    until(netns, &[MulticastGroup::Link], within, doing, look).await
+        if link.carrier && link.running {
+            return Ok(());
+        }
+        wait.for_change(if link.up { "up, no carrier" } else { "down" })
+            .await?;
+    }
 }
 
 /// Waits until all addresses of a link can be used: none is being checked for a duplicate. An
@@ -30,7 +28,8 @@ pub async fn for_carrier(netns: &Netns, conn: &Conn, index: u32, within: Duratio
 pub async fn for_addresses(netns: &Netns, conn: &Conn, index: u32, within: Duration) -> Result<()> {
     let doing = format!("waiting for the addresses of the link with index {index}");
     let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-    let look = async || {
+    let mut wait = Wait::start(netns, &groups, within, doing).await?;
+    loop {
         let addresses = address::list(conn, Some(index)).await?;
         if let Some(duplicate) = addresses.iter().find(|a| a.duplicate) {
             return Err(Error::invalid(
@@ -43,13 +42,12 @@ pub async fn for_addresses(netns: &Netns, conn: &Conn, index: u32, within: Durat
             .filter(|a| a.tentative)
             .map(|a| a.net.to_string())
             .collect();
-        Ok(if tentative.is_empty() {
-            Seen::Done
-        } else {
-            Seen::NotYet(format!("tentative: {}", tentative.join(", ")))
-        })
-    };
-    until(netns, &groups, within, doing, look).await
+        if tentative.is_empty() {
+            return Ok(());
+        }
+        wait.for_change(&format!("tentative: {}", tentative.join(", ")))
+            .await?;
+    }
 }
 
 /// Waits until a link that `wanted` picks is in a namespace (a NIC that the kernel brings home
@@ -64,62 +62,52 @@ pub async fn for_link<F>(
 where
     F: Fn(&inventory::LinkState) -> bool,
 {
-    let found = std::sync::Mutex::new(None);
-    let look = async || {
+    let groups = [MulticastGroup::Link];
+    let mut wait = Wait::start(netns, &groups, within, doing.to_owned()).await?;
+    loop {
         let links = inventory::links(conn).await?;
         let seen = format!("{} other links", links.len());
-        let link = links.into_iter().find(|link| wanted(link));
-        let done = link.is_some();
-        if let Ok(mut found) = found.lock() {
-            *found = link;
+        if let Some(link) = links.into_iter().find(|link| wanted(link)) {
+            return Ok(link);
         }
-        Ok(if done { Seen::Done } else { Seen::NotYet(seen) })
-    };
-    until(
-        netns,
-        &[MulticastGroup::Link],
-        within,
-        doing.to_owned(),
-        look,
-    )
-    .await?;
-    let found = found.into_inner().unwrap_or_default();
-    found.ok_or_else(|| Error::not_found(doing))
+        wait.for_change(&seen).await?;
+    }
 }
 
-enum Seen {
-    Done,
-    NotYet(String),
-}
-
-async fn until<L>(
-    netns: &Netns,
-    groups: &[MulticastGroup],
+/// A wait under way: subscribed, with an end.
+struct Wait {
+    changes: Changes,
+    end: tokio::time::Instant,
     within: Duration,
     doing: String,
-    look: L,
-) -> Result<()>
-where
-    L: AsyncFn() -> Result<Seen>,
-{
-    let end = tokio::time::Instant::now() + within;
-    let mut changes = subscribe(netns, groups).await?;
-    loop {
-        let seen = match look().await? {
-            Seen::Done => return Ok(()),
-            Seen::NotYet(seen) => seen,
-        };
-        // any message means that something changed; what, is looked at
-        match tokio::time::timeout_at(end, changes.next()).await {
-            Ok(Some(_)) => {}
-            Ok(None) => return Err(Error::NoAnswer { doing }),
-            Err(_) => {
-                return Err(Error::TimedOut {
-                    doing,
-                    within,
-                    seen,
-                });
-            }
+}
+
+impl Wait {
+    async fn start(
+        netns: &Netns,
+        groups: &[MulticastGroup],
+        within: Duration,
+        doing: String,
+    ) -> Result<Self> {
+        Ok(Self {
+            changes: subscribe(netns, groups).await?,
+            end: tokio::time::Instant::now() + within,
+            within,
+            doing,
+        })
+    }
+
+    /// Returns when something changed, whatever it was; an error when the time is over.
+    async fn for_change(&mut self, seen: &str) -> Result<()> {
+        let doing = || self.doing.clone();
+        match tokio::time::timeout_at(self.end, self.changes.next()).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(Error::NoAnswer { doing: doing() }),
+            Err(_) => Err(Error::TimedOut {
+                doing: doing(),
+                within: self.within,
+                seen: seen.to_owned(),
+            }),
         }
     }
 }

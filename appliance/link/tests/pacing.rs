@@ -100,22 +100,47 @@ async fn pacing_is_taken_off_and_taking_it_off_twice_is_success() {
 }
 
 #[tokio::test]
-async fn another_root_is_replaced() {
-    let site = site().await;
-    run(
-        &site.host,
-        "tc qdisc add dev ens1 root handle 1: pfifo limit 7",
-    );
+async fn another_root_is_replaced_whatever_it_is() {
     let rate = Rate::from_bps(100_000_000);
-    assert_eq!(
-        qdisc::current_pacing(&site.host_conn, site.nic)
-            .await
-            .unwrap(),
-        None
-    );
-    let paced = qdisc::pace(&site.host_conn, site.nic, rate).await.unwrap();
-    assert_eq!(paced.pacing.rate, rate);
-    assert!(class(&site).contains("rate 100Mbit"));
+    for (number, foreign) in [
+        &["qdisc add dev ens1 root handle 1: pfifo limit 7"][..],
+        &["qdisc add dev ens1 root pfifo limit 7"],
+        // ours, cut off between its steps
+        &["qdisc add dev ens1 root handle 1: htb default 1"],
+        &[
+            "qdisc add dev ens1 root handle 1: htb default 1",
+            "class add dev ens1 parent 1: classid 1:1 htb rate 5mbit",
+        ],
+        // somebody else's
+        &["qdisc add dev ens1 root handle 7: htb default 9"],
+        &[
+            "qdisc add dev ens1 root handle 1: htb default 2",
+            "class add dev ens1 parent 1: classid 1:1 htb rate 5mbit",
+            "class add dev ens1 parent 1: classid 1:2 htb rate 6mbit",
+            "qdisc add dev ens1 parent 1:1 handle 99: pfifo limit 3",
+        ],
+        &[
+            "qdisc add dev ens1 root handle 1: htb default 1",
+            "class add dev ens1 parent 1: classid 1:1 htb rate 5mbit",
+            "qdisc add dev ens1 parent 1:1 handle 99: pfifo limit 3",
+        ],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let site = site().await;
+        for command in foreign {
+            run(&site.host, &format!("tc {command}"));
+        }
+        let paced = qdisc::pace(&site.host_conn, site.nic, rate).await.unwrap();
+        assert_eq!(paced.pacing.rate, rate, "{number}");
+        let text = class(&site);
+        assert!(text.contains("rate 100Mbit"), "{number}: {text}");
+        assert_eq!(text.matches("class htb").count(), 1, "{number}: {text}");
+        let qdiscs = witness(&site.host, "tc -j qdisc show dev ens1");
+        assert_eq!(qdiscs.as_array().unwrap().len(), 2, "{number}: {qdiscs}");
+        assert_eq!(qdiscs[1]["handle"], "10:", "{number}");
+    }
 }
 
 #[tokio::test]
