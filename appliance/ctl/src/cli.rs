@@ -9,6 +9,9 @@ use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 use std::path::PathBuf;
 
+/// Heading of the options that every verb has.
+const WHERE: &str = "Where and how";
+
 /// Ask and steer a Data Transfer Node: its NICs, slices, leases, pods, and its domain.
 #[derive(Debug, Parser)]
 #[command(
@@ -25,20 +28,20 @@ pub(crate) struct Cli {
     /// The folder that the host's files are below
     #[arg(
         long,
-        global = true,
+        global = true, help_heading = WHERE,
         value_name = "DIR",
         default_value = "/",
         conflicts_with = "site"
     )]
     root: PathBuf,
     /// A site of the lab instead of this host
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, help_heading = WHERE, value_name = "NAME")]
     site: Option<String>,
     /// The lab's state folder, for --site
-    #[arg(long, global = true, value_name = "DIR", default_value = LAB_STATE)]
+    #[arg(long, global = true, help_heading = WHERE, value_name = "DIR", default_value = LAB_STATE)]
     state: PathBuf,
     /// Print what the daemon answered, for programs
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = WHERE)]
     pub(crate) json: bool,
     /// What to do
     #[command(subcommand)]

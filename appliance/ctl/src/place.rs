@@ -111,14 +111,14 @@ impl Place {
     fn how_to_start(&self, daemon: Daemon) -> String {
         let name = daemon.name();
         match &self.site {
-            Some(site) => {
-                let state = match site.state == Path::new(LAB_STATE) {
-                    true => String::new(),
-                    false => format!(" --state {}", quoted_path(&site.state)),
-                };
-                format!("start the lab: sudo dtnctl lab up{state}")
+            Some(site) if site.state == Path::new(LAB_STATE) => {
+                "start the lab: sudo dtnctl lab up".into()
             }
-            None if self.root == Path::new("/") => format!(
+            Some(site) => format!(
+                "start the lab: sudo dtnctl lab up --state {}",
+                quoted_path(&site.state)
+            ),
+            None if self.root == Path::new("/") && has_unit(name) => format!(
                 "start it: sudo systemctl start {name} (why it stopped: journalctl -u {name})"
             ),
             None => format!(
@@ -197,6 +197,14 @@ impl Place {
             names.join(" and ")
         )))
     }
+}
+
+/// Whether a service manager runs here and knows the daemon.
+fn has_unit(name: &str) -> bool {
+    Path::new("/run/systemd/system").is_dir()
+        && ["/etc/systemd/system", "/usr/lib/systemd/system"]
+            .iter()
+            .any(|folder| Path::new(folder).join(format!("{name}.service")).exists())
 }
 
 /// Calls on one daemon.
@@ -303,16 +311,16 @@ mod tests {
 
     #[test]
     fn nobody_there_is_told_by_its_reason() {
-        let host = Place::host("/".into());
-        let socket = Path::new("/run/dtn/dtnd.sock");
+        let host = Place::host("/srv/a".into());
+        let socket = Path::new("/srv/a/run/dtn/dtnd.sock");
         let told = |kind: io::ErrorKind| {
             host.nobody(Daemon::Dtnd, socket, &io::Error::from(kind))
                 .message()
         };
         assert_eq!(
             told(io::ErrorKind::NotFound),
-            "dtnctl: dtnd is not running: there is no socket /run/dtn/dtnd.sock\n\
-             next: start it: sudo systemctl start dtnd (why it stopped: journalctl -u dtnd)\n"
+            "dtnctl: dtnd is not running: there is no socket /srv/a/run/dtn/dtnd.sock\n\
+             next: start it: sudo dtnd --root /srv/a --config /srv/a/etc/dtn/dtnd.toml\n"
         );
         assert!(told(io::ErrorKind::ConnectionRefused).contains("nobody listens"));
         assert!(told(io::ErrorKind::PermissionDenied).contains("sudo dtnctl"));
