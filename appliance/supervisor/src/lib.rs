@@ -13,6 +13,8 @@
 
 pub mod config;
 mod config_read;
+pub mod declare;
+pub mod driver;
 pub mod guard;
 pub mod identity;
 pub mod inventory;

@@ -17,6 +17,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bodies::query;
 pub use bodies::{Wanted, wanted};
 pub use step::{resume, step};
 

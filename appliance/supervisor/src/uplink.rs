@@ -52,6 +52,7 @@ struct Inner {
     places: Places,
     joined: RwLock<Option<Joined>>,
     view: watch::Sender<SliceView>,
+    joining: tokio::sync::Notify,
 }
 
 #[derive(Clone)]
@@ -73,6 +74,7 @@ impl Uplink {
             places: places.clone(),
             joined: RwLock::new(None),
             view: watch::Sender::new(SliceView::default()),
+            joining: tokio::sync::Notify::new(),
         }))
     }
 
@@ -92,6 +94,7 @@ impl Uplink {
         let identity =
             identity::join(&self.0.places, &self.0.host, invitation, Timestamp::now()).await?;
         self.connect(identity)?;
+        self.0.joining.notify_one();
         self.identity().ok_or_else(not_joined)
     }
 
@@ -120,6 +123,11 @@ impl Uplink {
             identity: Arc::new(identity),
         });
         Ok(())
+    }
+
+    /// Resolves when the host has just joined.
+    pub(crate) async fn joined_now(&self) {
+        self.0.joining.notified().await;
     }
 
     /// Who this host is, once it has joined.
@@ -379,7 +387,7 @@ impl Uplink {
     }
 }
 
-fn not_joined() -> Problem {
+pub(crate) fn not_joined() -> Problem {
     Problem::new(
         Kind::BackendUnavailable,
         "this host has not joined a domain: run dtnctl host join with what dtnctl host invite \
