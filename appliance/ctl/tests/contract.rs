@@ -379,7 +379,7 @@ fn an_invitation_goes_through_a_pipe() {
 }
 
 fn host_invitation() -> Invitation {
-    serde_json::from_value(invitation("host")).unwrap()
+    serde_json::from_value(invitation("host")).expect("an invitation of the contract")
 }
 
 #[test]
