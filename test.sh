@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # test.sh: installs what the tests need and runs them all, least powerful kind first. Run it as root.
-#   --long   also the matrix of rates, MTUs and round trips, and the check of every dependency
-# The last line is "N passed, N failed, N skipped": one for each group below.
+#   --long        also the matrix of rates, MTUs and round trips, and the check of every dependency
+#   --only GROUP  that group alone
+# The last line is "N passed, N failed, N skipped": groups, and single tests that this machine cannot
+# run, each named above with what is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-long=no
+long=no only=
 case ${1:-} in
 '') ;;
 --long) long=yes ;;
+--only) only=${2:?--only needs the name of a group} ;;
 *)
-    echo "usage: sudo ./test.sh [--long]" >&2
+    echo "usage: sudo ./test.sh [--long | --only GROUP]" >&2
     exit 2
     ;;
 esac
@@ -43,6 +46,7 @@ export DTN_SKIPS=$skips
 group() {
     local name=$1 start rc=0
     shift
+    [ -z "$only" ] || [ "$only" = "$name" ] || return 0
     start=$(date +%s)
     echo "=== $name"
     "$@" || rc=$?
@@ -55,15 +59,16 @@ group() {
     echo "=== $name: $([ $rc = 0 ] && echo ok || echo "FAILED with status $rc") after $(($(date +%s) - start)) s"
 }
 
-scripts=(install.sh test.sh .ci/run images/build tests/lab tests/lab-matrix tests/dependencies)
+scripts=(install.sh test.sh .ci/run images/build tests/lab tests/readme tests/lab-matrix tests/dependencies)
 group format cargo fmt --all --check
 group shell shellcheck "${scripts[@]}"
 group lints cargo clippy --workspace --all-targets --locked -- -D warnings
 group tests cargo test --workspace --locked
 group documentation env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
 group build ./install.sh --build
+group readme tests/readme
 group lab tests/lab
-if [ $long = yes ]; then
+if [ $long = yes ] || [ -n "$only" ]; then
     group lab-matrix tests/lab-matrix
     group dependencies tests/dependencies
 fi
@@ -73,4 +78,8 @@ skipped=$(wc -l <"$skips")
 sort "$skips" | uniq -c
 ((${#failures[@]} == 0)) || printf 'failed: %s\n' "${failures[@]}"
 echo "$passed passed, $failed failed, $skipped skipped"
+if ((passed + failed == 0)); then
+    echo "test: there is no group $only" >&2
+    exit 2
+fi
 ((failed == 0))
