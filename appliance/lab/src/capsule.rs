@@ -6,10 +6,10 @@ use crate::{
     cgroups::{self, Hierarchy},
     place::Place,
     progress::{Event, tell},
-    site::{self, Site},
+    site::{self, Pillar, Site},
     wan::{self, Wan},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::{
     fs,
@@ -81,7 +81,16 @@ fn leash() -> tokio::sync::oneshot::Receiver<()> {
 /// Everything from the first cable to the report.
 async fn work(options: Options, place: &Place) -> Result<()> {
     let keep = options.keep || options.only_up;
-    let lab = build(options, place).await?;
+    let (lab, mut pillars) = build(options, place).await?;
+    tokio::select! {
+        done = serve(lab, keep) => done,
+        ended = Pillar::first_to_end(&mut pillars) => bail!("{ended}: it was killed or failed, and the lab cannot go on without it; see {}", place.logs().display()),
+    }
+}
+
+/// The scenario, and the wait after it when the lab is kept.
+async fn serve(lab: Lab, keep: bool) -> Result<()> {
+    let place = &lab.place;
     if keep {
         let text = serde_json::to_vec(&crate::place::SITES).context("writing what is up")?;
         fs::write(place.up(), text).with_context(|| format!("writing {}", place.up().display()))?;
@@ -89,17 +98,16 @@ async fn work(options: Options, place: &Place) -> Result<()> {
         // the leash or a signal ends it
         std::future::pending::<()>().await;
     }
-    drop(lab);
     Ok(())
 }
 
 /// Hosts, cables, switches and the link between them.
-async fn build(options: Options, place: &Place) -> Result<Lab> {
+async fn build(options: Options, place: &Place) -> Result<(Lab, Vec<Pillar>)> {
     let program = std::env::current_exe().context("finding this program's own file")?;
-    let sites = step("cables and switches", 60, None, site::build(&options, place, &program)).await?;
+    let (sites, mut pillars) = step("cables and switches", 60, None, site::build(&options, place, &program)).await?;
     tell(&Event::Done { detail: format!("{} sites, {} data NIC(s) each, MTU {}", sites.len(), options.nics, options.mtu) });
     let log = place.log("wan");
-    let wan = step("wide-area link", 120, Some(&log), wan::build(&options, &program, &log)).await?;
+    let (wan, relay) = step("wide-area link", 120, Some(&log), wan::build(&options, &program, &log)).await?;
     let carries = wan.carries.map(|rate| format!(", which carries {:.1} Gb/s here", rate.bps() as f64 / 1e9));
     tell(&Event::Done {
         detail: format!(
@@ -110,7 +118,9 @@ async fn build(options: Options, place: &Place) -> Result<Lab> {
             carries.unwrap_or_default()
         ),
     });
-    Ok(Lab { options, place: place.clone(), program, sites, wan, notes: Vec::new() })
+    pillars.extend(relay);
+    let lab = Lab { options, place: place.clone(), program, sites, wan, notes: Vec::new() };
+    Ok((lab, pillars))
 }
 
 /// A step that is told, has a deadline, and names its log when it fails.

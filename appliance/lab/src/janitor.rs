@@ -8,7 +8,7 @@ use crate::{cgroups, place::Place};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead, Read, Write},
-    os::unix::net::UnixListener,
+    os::unix::{net::UnixListener, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitCode, Stdio},
     sync::{Arc, Mutex},
@@ -121,6 +121,14 @@ pub fn run(place: &Place, program: &Path) -> Result<ExitCode, JanitorError> {
     let control = place.control();
     let listener = UnixListener::bind(&control).map_err(io("listening on", &control))?;
     let mut child = start(place, program)?;
+    let mut understudy = Command::new(program)
+        .args(["lab", "part", "understudy", "--state"])
+        .arg(place.state())
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(io("starting the understudy for", place.state()))?;
     let leash = Arc::new(Mutex::new(child.stdin.take()));
     let ended = Arc::new(Mutex::new(None::<Instant>));
     watch_own_leash(Arc::clone(&leash), Arc::clone(&ended));
@@ -139,8 +147,26 @@ pub fn run(place: &Place, program: &Path) -> Result<ExitCode, JanitorError> {
         thread::sleep(Duration::from_millis(50));
     };
     sweep(place)?;
+    understudy
+        .kill()
+        .and_then(|()| understudy.wait())
+        .map_err(io("ending the understudy of", place.state()))?;
     tracing::info!(%status, "the capsule ended, and nothing of it is left");
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Waits for the janitor's end. A janitor that ends in order ends its understudy first; so whoever
+/// gets the lock here sweeps in the place of one that was killed. The capsule has then lost its leash
+/// and is ending too, and the sweep waits for that.
+pub fn understudy(place: &Place) -> Result<(), JanitorError> {
+    let path = place.lock();
+    let io = |what| {
+        let path = path.clone();
+        move |source| JanitorError::Io { what, path, source }
+    };
+    let file = OpenOptions::new().write(true).open(&path).map_err(io("opening"))?;
+    file.lock().map_err(io("waiting for"))?;
+    sweep(place)
 }
 
 /// Starts the capsule within the lab's cgroup, without staying there.

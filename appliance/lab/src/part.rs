@@ -13,6 +13,11 @@ pub enum Part {
         /// The lab's folder.
         state: PathBuf,
     },
+    /// Sweeps when the janitor was killed.
+    Understudy {
+        /// The lab's folder.
+        state: PathBuf,
+    },
     /// Builds and runs everything, inside.
     Capsule {
         /// The lab's folder.
@@ -62,6 +67,7 @@ impl Part {
         let state = || value("--state").map(PathBuf::from);
         Ok(match name.to_str() {
             Some("janitor") => Self::Janitor { state: state()? },
+            Some("understudy") => Self::Understudy { state: state()? },
             Some("capsule") => Self::Capsule { state: state()? },
             Some("anchor") => Self::Anchor { site: text("--site")? },
             Some("relay") => Self::Relay(relay::Sides {
@@ -98,6 +104,7 @@ pub fn play(part: Part) -> Result<ExitCode> {
                 Err(error) => return Err(error.into()),
             }
         }
+        Part::Understudy { state } => janitor::understudy(&Place::new(&state))?,
         Part::Capsule { state } => return capsule::run(&Place::new(&state)),
         Part::Anchor { site } => site::anchor(&site)?,
         Part::Relay(sides) => relay::serve(&sides)?,

@@ -16,7 +16,7 @@ use std::{
 };
 use tokio::{
     io::AsyncReadExt,
-    process::{Child, Command},
+    process::{Child, ChildStdin, Command},
     time::timeout,
 };
 
@@ -38,9 +38,35 @@ pub struct Site {
     pub name: &'static str,
     /// Which of the sites.
     pub index: usize,
-    /// Holds the host's namespaces.
-    anchor: Child,
+    /// The anchor, which holds the host's namespaces.
     pid: u32,
+}
+
+/// A process that the lab cannot be without.
+pub struct Pillar {
+    /// What it is, in words.
+    pub name: String,
+    /// The process.
+    pub child: Child,
+    /// Its input, which it ends with; waiting for a child closes the input that it has.
+    pub leash: Option<ChildStdin>,
+}
+
+impl Pillar {
+    /// Waits for the first of them to end; says which it was.
+    pub async fn first_to_end(pillars: &mut [Self]) -> String {
+        if pillars.is_empty() {
+            return std::future::pending().await;
+        }
+        let ends = pillars.iter_mut().map(|pillar| {
+            Box::pin(async {
+                let status = pillar.child.wait().await;
+                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                format!("{} has ended ({status})", pillar.name)
+            })
+        });
+        futures_util::future::select_all(ends).await.0
+    }
 }
 
 /// The commands of `ip -batch` that make the sites and their cables up to the borders. Every name is
@@ -117,7 +143,7 @@ async fn run_batch(space: Option<&str>, text: &str) -> Result<(), ShellError> {
 }
 
 /// Makes the namespaces, keeps the switches silent, lays the cables, and starts the anchors.
-pub async fn build(options: &Options, place: &Place, program: &Path) -> Result<Vec<Site>> {
+pub async fn build(options: &Options, place: &Place, program: &Path) -> Result<(Vec<Site>, Vec<Pillar>)> {
     for space in NAMESPACES {
         shell::run("ip", ["netns", "add", space], SHORT).await?;
     }
@@ -127,15 +153,17 @@ pub async fn build(options: &Options, place: &Place, program: &Path) -> Result<V
         shell::run("ip", ["netns", "exec", space, "sh", "-c", quiet], SHORT).await?;
     }
     ip(&cabling(options)).await.context("laying the sites' cables")?;
-    let mut sites = Vec::new();
+    let (mut sites, mut anchors) = (Vec::new(), Vec::new());
     for (index, name) in SITES.iter().enumerate() {
-        sites.push(Site::start(index, name, place, program).await?);
+        let (site, anchor) = Site::start(index, name, place, program).await?;
+        sites.push(site);
+        anchors.push(anchor);
     }
-    Ok(sites)
+    Ok((sites, anchors))
 }
 
 impl Site {
-    async fn start(index: usize, name: &'static str, place: &Place, program: &Path) -> Result<Self> {
+    async fn start(index: usize, name: &'static str, place: &Place, program: &Path) -> Result<(Self, Pillar)> {
         let log = std::fs::File::create(place.log(&format!("{name}-host")))
             .with_context(|| format!("opening the log of {name}'s host"))?;
         let mut anchor = Command::new("nsenter")
@@ -158,7 +186,8 @@ impl Site {
             .with_context(|| format!("waiting {} s for {name}'s host", SHORT.as_secs()))?
             .with_context(|| format!("{name}'s host ended early; its log is {}", place.log(&format!("{name}-host")).display()))?;
         ensure!(&word == b"ready\n", "{name}'s host said {word:?}");
-        Ok(Self { name, index, anchor, pid })
+        let pillar = Pillar { name: format!("{name}'s host"), leash: anchor.stdin.take(), child: anchor };
+        Ok((Self { name, index, pid }, pillar))
     }
 
     /// A command that runs on this site's host.
@@ -170,11 +199,6 @@ impl Site {
             .args(["--net", "--mount", "--uts", "--"])
             .arg(program);
         command
-    }
-
-    /// Whether the host is still there.
-    pub fn lives(&mut self) -> bool {
-        matches!(self.anchor.try_wait(), Ok(None))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     Options, preflight,
     relay::Count,
     shell::{self, SHORT},
-    site,
+    site::{self, Pillar},
 };
 use anyhow::{Context, Result, bail};
 use dtn_api::{Rate, Span};
@@ -56,8 +56,8 @@ pub struct Wan {
     relay: Option<RelayProcess>,
 }
 
+/// The relay's ear and mouth.
 struct RelayProcess {
-    child: Child,
     stdin: ChildStdin,
     stdout: Lines<BufReader<ChildStdout>>,
 }
@@ -94,7 +94,7 @@ pub fn shaping(rate: Rate, rtt: Span) -> [String; 3] {
 }
 
 /// Lays the link, tries it, and limits it.
-pub async fn build(options: &Options, program: &Path, log: &Path) -> Result<Wan> {
+pub async fn build(options: &Options, program: &Path, log: &Path) -> Result<(Wan, Option<Pillar>)> {
     let mtu = options.mtu;
     let borders: String = [("daejeon-switch", "near"), ("busan-switch", "far")]
         .iter()
@@ -115,7 +115,7 @@ pub async fn build(options: &Options, program: &Path, log: &Path) -> Result<Wan>
     } else {
         DelayBy::Relay
     };
-    let mut relay = None;
+    let (mut relay, mut pillar) = (None, None);
     match delay_by {
         DelayBy::Nobody => join(mtu).await?,
         DelayBy::Netem => {
@@ -126,7 +126,10 @@ pub async fn build(options: &Options, program: &Path, log: &Path) -> Result<Wan>
                 shell::run("tc", delay.split(' '), SHORT).await.context("delaying the wide-area link")?;
             }
         }
-        DelayBy::Relay => relay = Some(RelayProcess::start(program, mtu, hold, log).await?),
+        DelayBy::Relay => {
+            let (process, child) = RelayProcess::start(program, mtu, hold, log).await?;
+            (relay, pillar) = (Some(process), Some(Pillar { name: "the wide-area link's relay".into(), child, leash: None }));
+        }
     }
     let far = Far::start(program, log).await?;
     let carries = if relay.is_some() { Some(far.stream(program).await?) } else { None };
@@ -142,7 +145,7 @@ pub async fn build(options: &Options, program: &Path, log: &Path) -> Result<Wan>
     for (switch, address) in ["daejeon-switch", "busan-switch"].iter().zip(TRY) {
         site::ip(&format!("-n {switch} addr del {address}/30 dev switch\n")).await?;
     }
-    Ok(Wan { delay_by, carries, rtt_us, relay })
+    Ok((Wan { delay_by, carries, rtt_us, relay }, pillar))
 }
 
 /// The two cables as one.
@@ -158,7 +161,7 @@ async fn join(mtu: u32) -> Result<()> {
 }
 
 impl RelayProcess {
-    async fn start(program: &Path, mtu: u32, hold: Duration, log: &Path) -> Result<Self> {
+    async fn start(program: &Path, mtu: u32, hold: Duration, log: &Path) -> Result<(Self, Child)> {
         let taps: String = ["near", "far"]
             .iter()
             .map(|end| {
@@ -182,12 +185,12 @@ impl RelayProcess {
             .context("starting the relay")?;
         let stdin = child.stdin.take().context("the relay has no input")?;
         let stdout = BufReader::new(child.stdout.take().context("the relay has no output")?).lines();
-        let mut relay = Self { child, stdin, stdout };
+        let mut relay = Self { stdin, stdout };
         let word = relay.line().await?;
         if word != "ready" {
             bail!("the relay said {word:?}; its log is {}", log.display());
         }
-        Ok(relay)
+        Ok((relay, child))
     }
 
     async fn line(&mut self) -> Result<String> {
@@ -206,10 +209,6 @@ impl Wan {
         relay.stdin.write_all(b"?\n").await.context("asking the relay")?;
         let line = relay.line().await?;
         Ok(Some(serde_json::from_str(&line).with_context(|| format!("the relay said {line:?}"))?))
-    }
-    /// Whether the link is whole.
-    pub fn lives(&mut self) -> bool {
-        self.relay.as_mut().is_none_or(|relay| matches!(relay.child.try_wait(), Ok(None)))
     }
 }
 
