@@ -147,8 +147,15 @@ pub async fn restore(conn: &Conn, index: u32, address: &AddressState) -> Result<
     }
     let request = RouteNetlinkMessage::NewAddress(message);
     match conn.change(&doing, request, Mode::CreateOrReplace).await {
-        // an address that is there with other attributes, which cannot be replaced in place
-        Err(e) if e.is_exists() => Ok(()),
+        // it is there with other attributes, which cannot be replaced in place
+        Err(e) if e.is_exists() => {
+            let there = list(conn, Some(index)).await?;
+            there
+                .iter()
+                .find(|a| a.net == address.net)
+                .map(|_| ())
+                .ok_or(e)
+        }
         done => done,
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     address::{self, AddressState},
     route::{self, RouteState},
 };
-use dtn_api::{IfName, MacAddress};
+use dtn_api::{IfName, MacAddress, PciAddress};
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -64,6 +64,11 @@ pub struct LinkState {
     pub loopback: bool,
     /// What kind of virtual link it is (`veth`, `bridge`, `macvlan`); none for hardware.
     pub kind: Option<String>,
+    /// Name of the device that it belongs to, on its bus: `0000:3b:00.0` or `virtio0`; none of
+    /// virtual links. Unlike sysfs, netlink tells it in whatever namespace the link is.
+    pub device: Option<String>,
+    /// The bus of that device: `pci`, `virtio`, `auxiliary`.
+    pub bus: Option<String>,
     /// Index of the bridge or bond that it is a port of.
     pub master: Option<u32>,
     /// Index of the link below it (of a VLAN or macvlan) or of the other end (of a veth).
@@ -88,6 +93,15 @@ impl LinkState {
     /// Whether it answers to this name or alternative name.
     pub fn is_named(&self, name: &str) -> bool {
         self.name == name || self.altnames.iter().any(|alt| alt == name)
+    }
+
+    /// Where it sits, if the link is that of a PCI function itself. Of virtio and auxiliary
+    /// devices sysfs knows the function above ([`crate::sysfs`]).
+    pub fn pci(&self) -> Option<PciAddress> {
+        match self.bus.as_deref() {
+            Some("pci") => self.device.as_deref()?.parse().ok(),
+            _ => None,
+        }
     }
 
     fn read(message: LinkMessage) -> Self {
@@ -126,6 +140,8 @@ impl LinkState {
                 LinkAttribute::Controller(index) => link.master = Some(index).filter(|i| *i != 0),
                 LinkAttribute::Link(index) => link.lower = Some(index).filter(|i| *i != 0),
                 LinkAttribute::LinkNetNsId(id) => link.lower_netns = Some(id),
+                LinkAttribute::ParentDevName(name) => link.device = Some(name),
+                LinkAttribute::ParentDevBusName(bus) => link.bus = Some(bus),
                 LinkAttribute::TxQueueLen(length) => link.tx_queue_len = length,
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::GsoMaxSize(size) => link.gso_max_size = Some(size),
@@ -340,6 +356,17 @@ mod tests {
             ..Inventory::default()
         };
         assert_eq!(inventory.children_of(2).count(), 0);
+    }
+
+    #[test]
+    fn only_devices_of_the_pci_bus_have_a_pci_address() {
+        let mut nic = link(2, None, None, None);
+        assert_eq!(nic.pci(), None);
+        nic.device = Some("0000:3b:00.0".to_owned());
+        nic.bus = Some("pci".to_owned());
+        assert_eq!(nic.pci().unwrap().as_str(), "0000:3b:00.0");
+        nic.bus = Some("virtio".to_owned());
+        assert_eq!(nic.pci(), None);
     }
 
     #[test]

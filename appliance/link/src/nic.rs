@@ -34,6 +34,9 @@ pub struct BeforeImage {
     /// Hardware address burnt in.
     #[serde(default)]
     pub permanent_mac: Option<MacAddress>,
+    /// Name of the device that it belongs to, on its bus: `0000:3b:00.0`.
+    #[serde(default)]
+    pub device: Option<String>,
     /// Kind of virtual link, where it is one.
     #[serde(default)]
     pub kind: Option<String>,
@@ -72,6 +75,7 @@ impl BeforeImage {
             alias: state.alias,
             mac: state.mac,
             permanent_mac: state.permanent_mac,
+            device: state.device,
             kind: state.kind,
             mtu: state.mtu,
             tx_queue_len: state.tx_queue_len,
@@ -84,10 +88,33 @@ impl BeforeImage {
         })
     }
 
-    /// Whether a link can be the NIC of this image: by the burnt-in address where there is one.
-    /// Without one (veth) the answer is only that nothing speaks against it.
+    /// Whether a link can be the NIC of this image, by what a pod cannot change: the burnt-in
+    /// address, the device, the kind. Of a link without hardware (veth) that is its kind alone.
     pub fn may_be(&self, link: &LinkState) -> bool {
-        self.kind == link.kind && self.permanent_mac == link.permanent_mac && !link.loopback
+        self.kind == link.kind
+            && self.permanent_mac == link.permanent_mac
+            && self.device == link.device
+            && !link.loopback
+    }
+
+    /// The NIC of this image among the links of a namespace, whatever its name there is now.
+    /// Hardware is known by its device and burnt-in address. A link without hardware is known by
+    /// its index if nothing speaks against it, else by its old name and address together.
+    pub fn find<'a>(&self, links: &'a [LinkState]) -> Option<&'a LinkState> {
+        let mut candidates = links.iter().filter(|link| self.may_be(link));
+        if self.device.is_some() || self.permanent_mac.is_some() {
+            let first = candidates.next();
+            // two ports of one function with one address cannot be told apart: neither is taken
+            return first.filter(|_| candidates.next().is_none());
+        }
+        let all: Vec<_> = candidates.collect();
+        all.iter()
+            .find(|link| link.index == self.index && link.mac == self.mac)
+            .or_else(|| {
+                all.iter()
+                    .find(|link| link.is_named(&self.name) && link.mac == self.mac)
+            })
+            .copied()
     }
 
     /// The addresses that are restored: set to stay and not made by the kernel.
@@ -97,11 +124,12 @@ impl BeforeImage {
             .filter(|a| a.permanent && !a.is_link_local())
     }
 
-    /// The routes that are restored: those that somebody set.
+    /// The routes that are restored: those that somebody set. Those of DHCP and of router
+    /// advertisements come with the addresses of theirs, from the tool that asks for them.
     fn own_routes(&self) -> impl Iterator<Item = &RouteState> {
         self.routes
             .iter()
-            .filter(|r| r.unicast && r.hops.is_empty() && !r.made_by_kernel())
+            .filter(|r| r.unicast && r.hops.is_empty() && !r.made_by_kernel() && !r.from_dhcp())
     }
 }
 
@@ -155,7 +183,8 @@ pub struct Move<'a> {
 
 /// Moves a NIC into a sandbox, in one message, and returns it as it is there (down, without
 /// addresses and qdisc). `host` and `home` are its present namespace, `sandbox` the connection into
-/// the new one. On failure it is home again under its old name, or the error says that it is not.
+/// the new one. On failure it is home again under its old name (without its addresses: then
+/// [`restore`] puts them back), or the error says that it is not.
 pub async fn move_in(
     host: &Conn,
     home: &Netns,
@@ -432,7 +461,7 @@ pub async fn restore(host: &Conn, index: u32, before: &BeforeImage) -> Result<Ve
         note(
             "route",
             route.destination.to_string(),
-            route::add(host, &route).await,
+            route::add_new(host, &route).await,
         );
     }
     let mut differences = compare(host, index, before).await?;

@@ -2,7 +2,11 @@
 //!
 //! Layout of a paced interface: HTB root `1:` → one class `1:1` with rate = ceil = R → leaf `10:`,
 //! fq where the kernel has it, else pfifo. A change of the rate alters the class in place, so that
-//! no packet that waits is lost.
+//! no packet that waits is lost. A root that is not laid out so (another tool's, or ours when it was
+//! cut off half-way) is replaced whole.
+//!
+//! Limit of the layout: one root is one lock. A NIC with many queues at 40 Gb/s and more would do
+//! better with mq and a shaper in the NIC or fq in each queue, which limits flows and not their sum.
 
 use crate::{Conn, Result, conn::Mode, tc};
 use dtn_api::Rate;

@@ -107,6 +107,11 @@ impl RouteState {
             || self.protocol == u8::from(RouteProtocol::Ra)
     }
 
+    /// A DHCP client made it.
+    pub fn from_dhcp(&self) -> bool {
+        self.protocol == u8::from(RouteProtocol::Dhcp)
+    }
+
     fn read(message: RouteMessage) -> Option<Self> {
         let header = &message.header;
         let (any, length) = match header.address_family {
@@ -318,6 +323,25 @@ pub async fn add(conn: &Conn, route: &RouteState) -> Result<()> {
         }
         // IPv6 has it already, word for word
         Err(e) if e.is_exists() => Ok(()),
+        done => done,
+    }
+}
+
+/// Sets a route just as it is, and only if nobody else has one like it: a route to the same
+/// destination with the same metric over another link is not replaced but an error. Success when
+/// this very route is there.
+pub async fn add_new(conn: &Conn, route: &RouteState) -> Result<()> {
+    let doing = format!("adding the route to {}", route.destination);
+    let request = RouteNetlinkMessage::NewRoute(route.write()?);
+    match conn.change(&doing, request, Mode::Create).await {
+        Err(e) if e.is_exists() => {
+            let there = list(conn).await?;
+            let same = |other: &&RouteState| {
+                (other.destination, other.index, other.gateway, other.table)
+                    == (route.destination, route.index, route.gateway, route.table)
+            };
+            there.iter().find(same).map(|_| ()).ok_or(e)
+        }
         done => done,
     }
 }

@@ -73,6 +73,14 @@ pub async fn announce(netns: &Netns, link: &str) -> Result<()> {
     Ok(())
 }
 
+/// Makes IPv6 usable on a link before it gets an address of that family: some engines switch it
+/// off for whole sandboxes. Success when it is on already; an error where the kernel has none.
+pub async fn enable_ipv6(netns: &Netns, link: &str) -> Result<()> {
+    let name = link.replace('.', "/");
+    write(netns, &format!("net.ipv6.conf.{name}.disable_ipv6"), "0").await?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -354,3 +354,16 @@ async fn the_kernels_own_words_are_in_the_error() {
     assert!(text.contains("setting the MTU of the link"), "{text}");
     assert!(text.contains("mtu greater than device maximum"), "{text}");
 }
+
+#[tokio::test]
+async fn ipv6_is_switched_on_where_an_engine_switched_it_off() {
+    let site = site().await;
+    let key = "net.ipv6.conf.ens1.disable_ipv6";
+    sysctl::write(&site.host, key, "1").await.unwrap();
+    let net = net("2001:db8::10/64");
+    address::add(&site.host_conn, site.nic, net)
+        .await
+        .unwrap_err();
+    sysctl::enable_ipv6(&site.host, "ens1").await.unwrap();
+    address::add(&site.host_conn, site.nic, net).await.unwrap();
+}

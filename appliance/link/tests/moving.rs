@@ -481,3 +481,91 @@ async fn an_attach_that_fails_is_undone_step_by_step() {
         []
     );
 }
+
+#[tokio::test]
+async fn a_route_that_somebody_else_took_over_is_left_to_him() {
+    let site = site().await;
+    let before = dress(&site).await;
+    let moved = move_in(&site, "net1").await.unwrap();
+    plug(
+        &site.host,
+        &site.host_conn,
+        "ens2",
+        &site.wire,
+        &site.wire_conn,
+        "far2",
+    )
+    .await;
+    run(&site.host, "ip addr add 192.0.2.99/24 dev ens2");
+    run(
+        &site.host,
+        "ip route add 203.0.113.0/24 via 192.0.2.1 dev ens2",
+    );
+    let differences = nic::move_home(
+        &site.pod_conn,
+        moved.index,
+        &site.host_conn,
+        &site.host,
+        &before,
+    )
+    .await
+    .unwrap();
+    let fields: Vec<&str> = differences.iter().map(|d| d.field.as_str()).collect();
+    assert_eq!(fields, ["route"], "{differences:?}");
+    assert!(
+        differences[0].actual.contains("not restored"),
+        "{differences:?}"
+    );
+    let ways = witness(&site.host, "ip -j route show 203.0.113.0/24");
+    assert_eq!(ways.as_array().unwrap().len(), 1);
+    assert_eq!(ways[0]["dev"], "ens2");
+}
+
+#[tokio::test]
+async fn a_nic_is_found_whatever_it_is_called() {
+    let site = site().await;
+    let before = dress(&site).await;
+    run(&site.host, "ip link set dev ens1 down");
+    run(&site.host, "ip link set dev ens1 name other");
+    let links = inventory::links(&site.host_conn).await.unwrap();
+    assert_eq!(before.find(&links).unwrap().name, "other");
+    // another index and the old name: it came back from somewhere
+    let elsewhere = BeforeImage {
+        index: 4711,
+        name: "other".to_owned(),
+        ..before.clone()
+    };
+    assert_eq!(elsewhere.find(&links).unwrap().index, site.nic);
+    let gone = BeforeImage {
+        index: 4711,
+        ..before.clone()
+    };
+    assert_eq!(gone.find(&links), None);
+}
+
+#[test]
+fn hardware_is_found_by_its_device_and_burnt_in_address() {
+    let hardware = |index: u32, device: &str, last: u8| inventory::LinkState {
+        index,
+        name: format!("dev{index}"),
+        device: Some(device.to_owned()),
+        bus: Some("pci".to_owned()),
+        permanent_mac: Some(MacAddress::new([2, 0, 0, 0, 0, last])),
+        ..inventory::LinkState::default()
+    };
+    let text = r#"{"netns_inode":1,"index":9,"name":"ens1","mac":"02:00:00:00:00:aa",
+        "permanent_mac":"02:00:00:00:00:01","device":"0000:3b:00.0","mtu":9000,"tx_queue_len":1000,"up":true}"#;
+    let before: BeforeImage = serde_json::from_str(text).unwrap();
+    let links = [
+        hardware(2, "0000:3b:00.0", 1),
+        hardware(3, "0000:3b:00.1", 2),
+        hardware(4, "0000:3b:00.0", 3),
+    ];
+    assert_eq!(before.find(&links).unwrap().index, 2);
+    // two that cannot be told apart: neither
+    assert_eq!(
+        before.find(&[links[0].clone(), hardware(7, "0000:3b:00.0", 1)]),
+        None
+    );
+    assert_eq!(before.find(&links[1..]), None);
+}
