@@ -4,6 +4,7 @@
 use crate::{
     Options,
     cgroups::{self, Hierarchy},
+    engine::{self, Engine},
     place::Place,
     progress::{Event, tell},
     site::{self, Pillar, Site},
@@ -32,6 +33,8 @@ pub struct Lab {
     pub sites: Vec<Site>,
     /// The link between them.
     pub wan: Wan,
+    /// Their engines, in the order of the sites.
+    pub engines: Vec<Engine>,
     /// What had to be done only because this machine lacks something, in words.
     pub notes: Vec<String>,
 }
@@ -119,7 +122,14 @@ async fn build(options: Options, place: &Place) -> Result<(Lab, Vec<Pillar>)> {
         ),
     });
     pillars.extend(relay);
-    let lab = Lab { options, place: place.clone(), program, sites, wan, notes: Vec::new() };
+    let (setup, notes) = engine::set_up(place, &program)?;
+    let work = async {
+        let starts = sites.iter().map(|site| engine::start(site, place, &setup, &options));
+        futures_util::future::try_join_all(starts).await
+    };
+    let engines = step("podman at both sites, with the transfer image", 360, Some(&place.logs()), work).await?;
+    tell(&Event::Done { detail: format!("{} storage", setup.storage) });
+    let lab = Lab { options, place: place.clone(), program, sites, wan, engines, notes };
     Ok((lab, pillars))
 }
 

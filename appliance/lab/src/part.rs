@@ -44,7 +44,9 @@ pub enum Part {
     },
     /// Stands in front of runc.
     Runtime {
-        /// runc's arguments.
+        /// runc itself.
+        runc: OsString,
+        /// Its arguments.
         arguments: Vec<OsString>,
     },
 }
@@ -79,7 +81,10 @@ impl Part {
             Some("far") => Self::Far,
             Some("send") => Self::Send { to: address()? },
             Some("ping") => Self::Ping { to: address()? },
-            Some("runtime") => Self::Runtime { arguments: rest.to_vec() },
+            Some("runtime") => {
+                let (runc, arguments) = rest.split_first().context("runc is not named")?;
+                Self::Runtime { runc: runc.clone(), arguments: arguments.to_vec() }
+            }
             _ => bail!("the lab has no part {}", name.display()),
         })
     }
@@ -111,7 +116,7 @@ pub fn play(part: Part) -> Result<ExitCode> {
         Part::Far => probe::far()?,
         Part::Send { to } => probe::send(to, STREAM)?,
         Part::Ping { to } => probe::ping(to, TRIPS)?,
-        Part::Runtime { arguments } => match runtime::become_runc("runc".as_ref(), &arguments)? {},
+        Part::Runtime { runc, arguments } => match runtime::become_runc(&runc, &arguments)? {},
     }
     Ok(ExitCode::SUCCESS)
 }
