@@ -300,3 +300,19 @@ fn read_nics(reader: &mut Reader<'_>) -> Vec<NicConfig> {
     }
     nics
 }
+
+/// A valid configuration for tests of other modules.
+#[cfg(test)]
+pub(crate) fn example(host: &str) -> Config {
+    Config {
+        host: host.parse().unwrap(),
+        nics: Vec::new(),
+        podman_socket: "/run/podman/podman.sock".into(),
+        cni_bin_dir: "/opt/cni/bin".into(),
+        workload_dir: "/usr/share/dtn/workloads".into(),
+        data_dir: "/srv/dtn".into(),
+        rtt: Span::from_millis(100),
+        log: "info".into(),
+        metrics_listen: None,
+    }
+}

@@ -16,11 +16,16 @@ mod config_read;
 pub mod declare;
 pub mod driver;
 pub mod guard;
+pub mod host_facts;
 pub mod identity;
 pub mod inventory;
 pub mod negotiate;
+pub mod notify;
 pub mod places;
 pub mod pods;
+pub mod releases;
+pub mod renew;
+pub mod slices;
 pub mod uplink;
 
 pub use config::Config;

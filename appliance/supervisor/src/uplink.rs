@@ -280,7 +280,7 @@ impl Uplink {
 
     /// Leases of this host.
     pub async fn leases(&self) -> Result<Vec<Lease>, Problem> {
-        self.list("/leases").await
+        self.list(&format!("/leases?node={}", self.0.host)).await
     }
     /// An address for a client; the same one for the same client.
     pub async fn lease(&self, slice: Uuid, request: &LeaseRequest) -> Result<Lease, Problem> {
@@ -315,12 +315,13 @@ impl Uplink {
     }
     async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Problem> {
         let mut items = Vec::new();
-        let mut next = format!("{path}?limit={PAGE}");
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let mut next = format!("{path}{joint}limit={PAGE}");
         loop {
             let page: List<T> = self.get(&next).await?;
             items.extend(page.items);
             match page.next_page_token {
-                Some(token) => next = format!("{path}?limit={PAGE}&page_token={token}"),
+                Some(token) => next = format!("{path}{joint}limit={PAGE}&page_token={token}"),
                 None => return Ok(items),
             }
         }
