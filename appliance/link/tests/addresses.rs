@@ -1,5 +1,7 @@
 //! Addresses and routes of both families, and the guard's facts, against `ip -j`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod site;
 
 use dtn_link::{

@@ -1,5 +1,7 @@
 //! Namespaces: opened, refused, made, bound, entered.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod site;
 
 use dtn_link::{Conn, Netns, inventory, netns::unbind, sysctl};

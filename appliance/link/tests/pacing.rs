@@ -1,5 +1,7 @@
 //! Pacing: what is set is what the kernel has and what `tc` shows.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod site;
 
 use dtn_api::Rate;

@@ -2,8 +2,8 @@
 //!
 //! * [`sizing`]: arithmetic of buffers and streams, pure.
 //! * [`profile`]: the settings of the profile `dtn` for a path, each with its reason and source.
-//! * [`controls`]: which congestion controls a sandbox of this host may choose.
-//! * [`apply`]: what was there before, what is there now, and the way back.
+//! * [`mod@controls`]: which congestion controls a sandbox of this host may choose.
+//! * [`mod@apply`]: what was there before, what is there now, and the way back.
 //!
 //! Only settings of a network namespace are here: a sandbox starts with the kernel's defaults for
 //! most of them whatever the host has, and what it does inherit is copied once, when it is made.
