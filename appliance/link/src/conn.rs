@@ -132,32 +132,51 @@ impl Conn {
             .map_err(|_| no_answer())?;
         let mut answer = Answer::default();
         while let Some(message) = stream.next().await {
-            answer.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
-            match message.payload {
-                NetlinkPayload::InnerMessage(object) => answer.objects.push(object),
-                NetlinkPayload::Done(done) if done.code == 0 => return Ok(answer),
-                NetlinkPayload::Done(done) => return Err(refused(doing, done.code, &[])),
-                NetlinkPayload::Error(ErrorMessage { code: None, .. }) => return Ok(answer),
-                NetlinkPayload::Error(error) => {
-                    return Err(refused(doing, error.raw_code(), &error.header));
-                }
-                // the socket's buffer ran over: objects of a dump were lost, so do it again; of a
-                // change nothing is known
-                NetlinkPayload::Overrun(_) if flags & NLM_F_DUMP == NLM_F_DUMP => {
-                    answer.interrupted = true;
-                    return Ok(answer);
-                }
-                _ => {}
+            if let Some(end) = answer.absorb(message, doing, flags) {
+                return end.map(|()| answer);
             }
         }
         Err(no_answer())
     }
 }
 
-#[derive(Default)]
+/// What the kernel has said so far to one request.
+#[derive(Debug, Default)]
 struct Answer {
     objects: Vec<RouteNetlinkMessage>,
     interrupted: bool,
+}
+
+impl Answer {
+    /// Takes the next message; tells when it was the last, and whether it was a yes.
+    fn absorb(
+        &mut self,
+        message: NetlinkMessage<RouteNetlinkMessage>,
+        doing: &str,
+        flags: u16,
+    ) -> Option<Result<()>> {
+        // the flag may be on any message of a dump, also on its end alone
+        self.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+        match message.payload {
+            NetlinkPayload::InnerMessage(object) => {
+                self.objects.push(object);
+                None
+            }
+            NetlinkPayload::Done(done) if done.code == 0 => Some(Ok(())),
+            NetlinkPayload::Done(done) => Some(Err(refused(doing, done.code, &[]))),
+            NetlinkPayload::Error(ErrorMessage { code: None, .. }) => Some(Ok(())),
+            NetlinkPayload::Error(error) => {
+                Some(Err(refused(doing, error.raw_code(), &error.header)))
+            }
+            // the socket's buffer ran over: objects of a dump were lost, so do it again; of a
+            // change nothing is known
+            NetlinkPayload::Overrun(_) if flags & NLM_F_DUMP == NLM_F_DUMP => {
+                self.interrupted = true;
+                Some(Ok(()))
+            }
+            _ => None,
+        }
+    }
 }
 
 fn refused(doing: &str, code: i32, original: &[u8]) -> Error {
@@ -187,6 +206,68 @@ fn kernel_words(original: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use netlink_packet_core::{DoneMessage, NetlinkHeader};
+    use netlink_packet_route::link::LinkMessage;
+
+    const DUMP: u16 = NLM_F_REQUEST | NLM_F_DUMP;
+    const CHANGE: u16 = NLM_F_REQUEST | NLM_F_ACK;
+
+    fn link(flags: u16) -> NetlinkMessage<RouteNetlinkMessage> {
+        let object = RouteNetlinkMessage::NewLink(LinkMessage::default());
+        let mut message = NetlinkMessage::from(object);
+        message.header.flags = flags;
+        message
+    }
+
+    fn end(payload: NetlinkPayload<RouteNetlinkMessage>) -> NetlinkMessage<RouteNetlinkMessage> {
+        NetlinkMessage::new(NetlinkHeader::default(), payload)
+    }
+
+    #[test]
+    fn a_dump_ends_with_done_and_is_interrupted_by_any_flag() {
+        for (first, last, interrupted) in [
+            (0, 0, false),
+            (NLM_F_DUMP_INTR, 0, true),
+            (0, NLM_F_DUMP_INTR, true),
+        ] {
+            let mut answer = Answer::default();
+            assert!(answer.absorb(link(first), "x", DUMP).is_none());
+            assert!(answer.absorb(link(0), "x", DUMP).is_none());
+            let mut done = end(NetlinkPayload::Done(DoneMessage::default()));
+            done.header.flags = last;
+            assert!(matches!(answer.absorb(done, "x", DUMP), Some(Ok(()))));
+            assert_eq!((answer.objects.len(), answer.interrupted), (2, interrupted));
+        }
+    }
+
+    #[test]
+    fn lost_messages_interrupt_a_dump_and_prove_nothing_of_a_change() {
+        let lost = || end(NetlinkPayload::Overrun(Vec::new()));
+        let mut answer = Answer::default();
+        assert!(matches!(answer.absorb(lost(), "x", DUMP), Some(Ok(()))));
+        assert!(answer.interrupted);
+        let mut answer = Answer::default();
+        assert!(answer.absorb(lost(), "x", CHANGE).is_none());
+        assert!(!answer.interrupted);
+    }
+
+    #[test]
+    fn only_an_acknowledgement_without_a_code_is_a_yes() {
+        let mut ack = ErrorMessage::default();
+        let mut answer = Answer::default();
+        let yes = answer.absorb(end(NetlinkPayload::Error(ack.clone())), "x", CHANGE);
+        assert!(matches!(yes, Some(Ok(()))));
+        ack.code = std::num::NonZeroI32::new(-17);
+        let no = answer.absorb(end(NetlinkPayload::Error(ack)), "making x", CHANGE);
+        let no = no.unwrap().unwrap_err();
+        assert!(no.is_exists());
+        assert_eq!(no.to_string(), "making x: File exists");
+        // a dump can fail at its very end
+        let mut failed = DoneMessage::default();
+        failed.code = -12;
+        let no = answer.absorb(end(NetlinkPayload::Done(failed)), "x", DUMP);
+        assert_eq!(no.unwrap().unwrap_err().errno(), Some(Errno::ENOMEM));
+    }
 
     #[test]
     fn the_kernels_words_follow_the_request() {

@@ -369,3 +369,21 @@ async fn ipv6_is_switched_on_where_an_engine_switched_it_off() {
     sysctl::enable_ipv6(&site.host, "ens1").await.unwrap();
     address::add(&site.host_conn, site.nic, net).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_address_that_another_host_has_is_an_error() {
+    let site = site().await;
+    let far = inventory::link_by_name(&site.wire_conn, "far1")
+        .await
+        .unwrap()
+        .index;
+    address::add(&site.wire_conn, far, net("2001:db8::66/64"))
+        .await
+        .unwrap();
+    // iproute2 has the kernel look for duplicates; we leave that to vDHCP
+    run(&site.host, "ip addr add 2001:db8::66/64 dev ens1");
+    let long = Duration::from_secs(20);
+    let waited = wait::for_addresses(&site.host, &site.host_conn, site.nic, long).await;
+    let error = waited.unwrap_err().to_string();
+    assert!(error.contains("2001:db8::66/64: another host"), "{error}");
+}

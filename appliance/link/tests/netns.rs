@@ -7,6 +7,14 @@ mod site;
 use dtn_link::{Conn, Netns, inventory, netns::unbind, sysctl};
 use std::path::Path;
 
+/// Unbinds also when the test fails.
+struct Bound(std::path::PathBuf);
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _ = unbind(&self.0);
+    }
+}
+
 #[tokio::test]
 async fn only_network_namespaces_are_opened() {
     let dir = tempfile::tempdir().unwrap();
@@ -42,6 +50,7 @@ async fn a_fifo_does_not_hang_the_caller() {
 async fn a_named_namespace_outlives_its_handle_until_it_is_unbound() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("netns_named");
+    let _bound = Bound(path.clone());
     let made = Netns::create_named(&path).unwrap();
     let inode = made.inode();
     // the file is taken: nothing is put on top
@@ -63,6 +72,7 @@ async fn a_named_namespace_outlives_its_handle_until_it_is_unbound() {
 async fn a_namespace_without_a_name_can_be_bound_later() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("netns_bound");
+    let _bound = Bound(path.clone());
     let netns = Netns::create_unnamed().unwrap();
     netns.bind(&path).unwrap();
     assert_eq!(Netns::open(&path).unwrap(), netns);
