@@ -7,6 +7,8 @@
 mod calls;
 mod files;
 
+pub(crate) use calls::{end_slice, end_stitch};
+
 use crate::{
     Host,
     negotiate::{Action, Case, Event, Step, later, resume, step},

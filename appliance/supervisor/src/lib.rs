@@ -13,12 +13,15 @@
 
 pub mod config;
 mod config_read;
+pub mod daemon;
 pub mod declare;
 pub mod driver;
 pub mod guard;
 pub mod host_facts;
 pub mod identity;
 pub mod inventory;
+pub mod local_api;
+pub mod metrics;
 pub mod negotiate;
 pub mod notify;
 pub mod places;
