@@ -16,6 +16,44 @@ pub const DEFAULT_FILE: &str = "/etc/dtn/dtnd.toml";
 /// The only version of the format so far.
 pub const VERSION: i64 = 1;
 
+/// Every field, by its table; the first is the file itself.
+pub const FIELDS: &[(&str, &[&str])] = &[
+    (
+        "",
+        &[
+            "version",
+            "host",
+            "nic",
+            "podman",
+            "cni",
+            "workloads",
+            "data",
+            "tuning",
+            "log",
+            "metrics",
+        ],
+    ),
+    ("host", &["name"]),
+    (
+        "nic",
+        &["name", "pci", "mac", "class", "speed", "share-with"],
+    ),
+    ("podman", &["socket"]),
+    ("cni", &["bin-dir"]),
+    ("workloads", &["dir"]),
+    ("data", &["dir"]),
+    ("tuning", &["rtt"]),
+    ("log", &["level"]),
+    ("metrics", &["listen"]),
+];
+
+fn fields(table: &str) -> &'static [&'static str] {
+    FIELDS
+        .iter()
+        .find(|(name, _)| *name == table)
+        .map_or(&[], |(_, keys)| keys)
+}
+
 /// How bad a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -158,21 +196,9 @@ impl Config {
     /// Reads the merged tables. Every problem goes to the reader; a value that could not be read
     /// is replaced by something harmless, as the result is not used then.
     pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        reader.known(
-            "",
-            &[
-                "version",
-                "host",
-                "nic",
-                "podman",
-                "cni",
-                "workloads",
-                "data",
-                "tuning",
-                "log",
-                "metrics",
-            ],
-        );
+        for (table, keys) in FIELDS.iter().filter(|(table, _)| *table != "nic") {
+            reader.known(table, keys);
+        }
         match reader.integer("version") {
             Some(VERSION) => {}
             Some(other) => reader.error(
@@ -181,7 +207,6 @@ impl Config {
             ),
             None => reader.missing("version", "write version = 1"),
         }
-        reader.known("host", &["name"]);
         let host = reader.parse::<Name>("host.name");
         if host.is_none() {
             reader.missing(
@@ -189,13 +214,6 @@ impl Config {
                 "write the host's name in its domain, as \"dtn1\"",
             );
         }
-        reader.known("podman", &["socket"]);
-        reader.known("cni", &["bin-dir"]);
-        reader.known("workloads", &["dir"]);
-        reader.known("data", &["dir"]);
-        reader.known("tuning", &["rtt"]);
-        reader.known("log", &["level"]);
-        reader.known("metrics", &["listen"]);
         let nics = read_nics(reader);
         let rtt = reader.parse::<Span>("tuning.rtt");
         if rtt.is_some_and(|rtt| rtt.millis() == 0 || rtt > Span::from_secs(10)) {
@@ -242,7 +260,7 @@ fn read_nics(reader: &mut Reader<'_>) -> Vec<NicConfig> {
     }
     for index in 0..count {
         let at = format!("nic[{index}]");
-        reader.known(&at, &["name", "pci", "mac", "class", "speed", "share-with"]);
+        reader.known(&at, fields("nic"));
         let before = reader.errors();
         let selectors: Vec<NicSelector> = [
             reader

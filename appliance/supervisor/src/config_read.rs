@@ -3,7 +3,7 @@
 
 use crate::config::{Config, ConfigError, ConfigProblem, Loaded, Severity};
 use figment::{
-    Figment,
+    Figment, Source,
     providers::{Format, Toml},
     value::{Dict, Value},
 };
@@ -129,11 +129,7 @@ impl Reader<'_> {
         Some(value)
     }
     fn push(&mut self, path: &str, why: String, severity: Severity) {
-        let file = self
-            .value(path)
-            .and_then(|value| self.merged.get_metadata(value.tag()))
-            .and_then(|metadata| metadata.source.as_ref())
-            .map(ToString::to_string);
+        let file = self.file_of(path);
         self.problems.push(ConfigProblem {
             path: path.to_owned(),
             why,
@@ -141,10 +137,27 @@ impl Reader<'_> {
             severity,
         });
     }
+    /// The file that a value stands in; of a missing one, the file of the table it should be in.
+    fn file_of(&self, path: &str) -> Option<String> {
+        let mut path = path;
+        loop {
+            if let Some(value) = self.value(path) {
+                let metadata = self.merged.get_metadata(first_tag(value))?;
+                return metadata.source.as_ref().map(|source| match source {
+                    Source::File(path) => path.display().to_string(),
+                    other => other.to_string(),
+                });
+            }
+            path = path.rsplit_once('.')?.0;
+        }
+    }
     pub(crate) fn error(&mut self, path: &str, why: String) {
         self.push(path, why, Severity::Error);
     }
     pub(crate) fn warning(&mut self, path: &str, why: String) {
+        if self.torn {
+            return;
+        }
         self.push(path, why, Severity::Warning);
     }
     /// How many errors there are so far.
@@ -227,7 +240,16 @@ impl Reader<'_> {
         match text.parse() {
             Ok(value) => Some(value),
             Err(e) => {
-                self.error(path, format!("{text:?}: {e}"));
+                let why = e.to_string();
+                let shown = format!("{text:?}");
+                self.error(
+                    path,
+                    if why.contains(&shown) {
+                        why
+                    } else {
+                        format!("{shown}: {why}")
+                    },
+                );
                 None
             }
         }
@@ -239,6 +261,14 @@ impl Reader<'_> {
             self.error(path, format!("{text:?} must be an absolute path"));
         }
         PathBuf::from(text)
+    }
+}
+
+/// A table has no place of its own once it was merged; what stands first in it has.
+fn first_tag(value: &Value) -> figment::value::Tag {
+    match value {
+        Value::Dict(_, table) => table.values().next().map_or(value.tag(), first_tag),
+        _ => value.tag(),
     }
 }
 

@@ -92,6 +92,9 @@ impl Negotiations {
     /// Asks. The same wish for a slice that is being had, or stands, is that negotiation.
     pub async fn ask(&self, ask: Ask) -> Result<Negotiation, Problem> {
         check(&ask, Timestamp::now())?;
+        if self.0.host.uplink.identity().is_none() {
+            return Err(crate::uplink::not_joined());
+        }
         let shown = {
             let mut entries = self.entries();
             let living = entries.values().find(|entry| {

@@ -6,7 +6,7 @@ use dtnd::{
     config::{self, ConfigError},
     daemon,
 };
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// The configuration is not valid (sysexits.h EX_CONFIG); the unit does not restart on it.
@@ -64,7 +64,11 @@ fn run(arguments: Arguments, config: dtnd::Config) -> anyhow::Result<()> {
         .parse()
         .map_err(|e| anyhow::anyhow!("DTN_LOG {wanted:?} is not a level or filter: {e}"))?;
     tracing_subscriber::registry()
-        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
+        .with(
+            tracing_subscriber::fmt::layer()
+                .with_ansi(std::io::stderr().is_terminal())
+                .with_writer(std::io::stderr),
+        )
         .with(filter)
         .init();
     // the only provider: two would make the first TLS call panic

@@ -1,0 +1,141 @@
+//! The configuration against its golden files, and the annotated default against the fields.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use dtnd::config::{self, ConfigError, FIELDS, NicSelector, Severity};
+use std::path::{Path, PathBuf};
+
+fn config_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config")
+}
+fn cases(kind: &str) -> Vec<PathBuf> {
+    let folder = config_dir().join("testdata/dtnd").join(kind);
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file() && path.extension().is_some_and(|e| e == "toml"))
+        .collect();
+    cases.sort();
+    assert!(!cases.is_empty());
+    cases
+}
+
+#[test]
+fn the_good_are_taken() {
+    for case in cases("good") {
+        config::load(&case).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
+    }
+}
+
+#[test]
+fn the_bad_are_refused_with_every_problem() {
+    for case in cases("bad") {
+        let Err(ConfigError::Invalid(problems)) = config::load(&case) else {
+            panic!("{} was taken", case.display());
+        };
+        let folder = config_dir().join("testdata/dtnd/bad");
+        let folder = format!("{}/", folder.display());
+        let lines: Vec<String> = problems
+            .iter()
+            .map(|problem| problem.to_string().replace(&folder, ""))
+            .collect();
+        let name = case.file_stem().unwrap().to_string_lossy().into_owned();
+        insta::assert_snapshot!(name, lines.join("\n"));
+        let listed = config::check_file(&case).unwrap();
+        assert_eq!(listed, problems);
+    }
+}
+
+#[test]
+fn absent_is_not_invalid() {
+    let none = config_dir().join("testdata/dtnd/none.toml");
+    let error = config::load(&none).unwrap_err();
+    assert!(matches!(error, ConfigError::Absent { .. }), "{error}");
+    assert!(error.to_string().contains("none.toml"));
+    let folder = config::load(&config_dir()).unwrap_err();
+    assert!(matches!(folder, ConfigError::Unreadable { .. }), "{folder}");
+}
+
+#[test]
+fn drop_ins_add_nics_and_change_values() {
+    let file = config_dir().join("testdata/dtnd/good/with-drop-in.toml");
+    let config = config::load(&file).unwrap().config;
+    let names: Vec<String> = config.nics.iter().map(|n| n.selector.to_string()).collect();
+    assert_eq!(names, ["name data0", "name data1"]);
+    assert_eq!(config.podman_socket, Path::new("/run/b.sock"));
+}
+
+#[test]
+fn a_host_without_a_nic_is_warned_of() {
+    let file = config_dir().join("testdata/dtnd/good/least.toml");
+    let warnings = config::load(&file).unwrap().warnings;
+    assert_eq!(warnings.len(), 1);
+    assert_eq!(
+        (warnings[0].path.as_str(), warnings[0].severity),
+        ("nic", Severity::Warning)
+    );
+}
+
+#[test]
+fn the_annotated_default_shows_every_field_and_every_default() {
+    let file = config_dir().join("dtnd.toml");
+    let shown = config::load(&file).unwrap();
+    assert_eq!(shown.warnings, []);
+    let text = std::fs::read_to_string(&file).unwrap();
+    for (table, keys) in FIELDS {
+        let section = section(&text, table);
+        for key in *keys {
+            if table.is_empty() && text.contains(&format!("\n[{key}]"))
+                || text.contains(&format!("\n[[{key}]]"))
+            {
+                continue;
+            }
+            assert!(
+                is_explained(&section, key),
+                "{table}.{key} has no comment in config/dtnd.toml"
+            );
+        }
+    }
+    // what it shows for a field that has a default is that default
+    let least = config::load(&config_dir().join("testdata/dtnd/good/least.toml"))
+        .unwrap()
+        .config;
+    let mut same = shown.config.clone();
+    assert_eq!(
+        same.nics[0].selector,
+        NicSelector::Name("data0".parse().unwrap())
+    );
+    same.nics.clear();
+    assert_eq!(same, least);
+}
+
+/// The lines of a table, up to the next.
+fn section(text: &str, table: &str) -> Vec<String> {
+    let starts = |line: &str| line.starts_with('[');
+    let lines = text.lines().map(str::to_owned);
+    if table.is_empty() {
+        return lines.take_while(|line| !starts(line)).collect();
+    }
+    let heads = [format!("[{table}]"), format!("[[{table}]]")];
+    lines
+        .skip_while(|line| !heads.contains(line))
+        .skip(1)
+        .take_while(|line| !starts(line))
+        .collect()
+}
+
+/// Whether the key stands there, set or commented out, with words before it in its paragraph.
+fn is_explained(section: &[String], key: &str) -> bool {
+    let sets = |line: &str| {
+        let line = line.trim_start_matches("# ");
+        line.split_once(" = ").is_some_and(|(name, _)| name == key)
+    };
+    let Some(at) = section.iter().position(|line| sets(line)) else {
+        return false;
+    };
+    section[..at]
+        .iter()
+        .rev()
+        .take_while(|line| !line.is_empty())
+        .any(|line| line.starts_with("# ") && !line.contains(" = \""))
+}
