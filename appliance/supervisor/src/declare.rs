@@ -86,6 +86,7 @@ impl Rounds {
                 Ok(look) => {
                     changed = look.nics != self.nics;
                     negotiations.nics(&look.nics);
+                    negotiations.forget(jiff::Timestamp::now());
                     self.tell(&look);
                     self.nics = look.nics;
                     self.looked = Some(Instant::now());

@@ -192,6 +192,28 @@ impl Negotiations {
         }
     }
 
+    /// Forgets what has been over for a day.
+    pub fn forget(&self, now: Timestamp) {
+        let over =
+            |case: &Case| case.step.is_final() && later(case.end.max(case.asked_at), KEPT) < now;
+        let old: Vec<Uuid> = {
+            let entries = self.entries();
+            let cases = entries.values().map(|entry| entry.shown.borrow());
+            cases
+                .filter(|case| over(case))
+                .map(|case| case.id)
+                .collect()
+        };
+        for id in old {
+            match files::remove(&self.0.host.places, id) {
+                Ok(()) => {
+                    self.entries().remove(&id);
+                }
+                Err(problem) => tracing::warn!("forgetting a negotiation: {problem}"),
+            }
+        }
+    }
+
     fn send(&self, event: Event, to: impl Fn(&Case) -> bool) {
         for entry in self.entries().values() {
             if to(&entry.shown.borrow()) {
@@ -257,6 +279,13 @@ fn check(ask: &Ask, now: Timestamp) -> Result<(), Problem> {
         problem = problem.at(
             "/min_rate",
             format!("{least} is more than the rate of {rate}"),
+        );
+    }
+    if ask.remote.is_none() {
+        problem = problem.at(
+            "/remote",
+            "a slice has two ends: name the domain of the other, and its endpoint as node/nic \
+             where there are several (--to DOMAIN[/NODE/NIC])",
         );
     }
     if ask.duration.millis() < 1000 {

@@ -102,6 +102,9 @@ pub struct NicLimit {
     pub host: HostId,
     /// What it carries.
     pub speed: Rate,
+    /// The other end, when that is within the domain.
+    #[serde(default)]
+    pub far: Option<HostId>,
 }
 
 /// What is to be held: all of it is decided before the first attempt, so that a repeated attempt
@@ -342,6 +345,7 @@ fn usable(class: NicClass, nic: &dtn_api::nic::Nic) -> Result<NicLimit, String> 
         name: nic.name.clone(),
         host: HostId::untagged(nic.mac),
         speed,
+        far: None,
     })
 }
 

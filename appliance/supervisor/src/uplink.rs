@@ -244,6 +244,10 @@ impl Uplink {
     pub async fn put_host(&self, id: &HostId, spec: &HostSpec) -> Result<Host, Problem> {
         self.put(&format!("/hosts/{id}"), spec).await
     }
+    /// Every host of the domain.
+    pub async fn hosts(&self) -> Result<Vec<Host>, Problem> {
+        self.list("/hosts").await
+    }
     /// Takes a host back; success when there is none.
     pub async fn delete_host(&self, id: &HostId) -> Result<(), Problem> {
         self.delete(&format!("/hosts/{id}")).await

@@ -133,6 +133,7 @@ async fn a_host_that_has_not_joined_says_so_and_what_to_do() {
     assert!(slices.items.is_empty());
     let ask = serde_json::json!({
         "name": "a", "class": "guaranteed", "duration": "1h", "nic_class": "dedicated",
+        "remote": {"domain": "busan"},
     });
     let refused = problem(
         client
@@ -179,7 +180,10 @@ async fn every_refusal_is_a_problem_document() {
         .iter()
         .map(|fault| fault.pointer.as_str())
         .collect();
-    assert_eq!(places, ["/rate", "/min_rate", "/duration", "/start"]);
+    assert_eq!(
+        places,
+        ["/rate", "/min_rate", "/remote", "/duration", "/start"]
+    );
 }
 
 #[tokio::test]

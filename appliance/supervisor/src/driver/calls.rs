@@ -7,6 +7,7 @@ use crate::{
 };
 use dtn_api::{
     HostId, Problem,
+    host::HostKind,
     problem::Kind,
     slice::{Lifecycle, Reservation, Slice},
     stitch::{Stitch, StitchState},
@@ -44,10 +45,11 @@ fn undecided() -> Problem {
 
 async fn find_nic(host: &Host, case: &Case) -> Result<Event, Problem> {
     let nics = host.inventory.nics().await?;
-    let limit = match choose_nic(&case.ask, &nics) {
+    let mut limit = match choose_nic(&case.ask, &nics) {
         Ok(limit) => limit,
         Err(why) => return Ok(Event::NoNic(why)),
     };
+    limit.far = far_end(host, case).await?;
     // the controller has to know the NIC before a slice can be asked for it
     if let Some(nic) = nics
         .iter()
@@ -56,6 +58,49 @@ async fn find_nic(host: &Host, case: &Case) -> Result<Event, Problem> {
         declare(host, nic).await?;
     }
     Ok(Event::Nic(limit))
+}
+
+/// The other end, when it is asked for within this domain.
+async fn far_end(host: &Host, case: &Case) -> Result<Option<HostId>, Problem> {
+    let identity = host
+        .uplink
+        .identity()
+        .ok_or_else(crate::uplink::not_joined)?;
+    let Some(remote) = case.ask.remote.as_ref() else {
+        return Ok(None);
+    };
+    if remote.domain != identity.domain {
+        return Ok(None);
+    }
+    let hosts = host.uplink.hosts().await?;
+    let nics = hosts.iter().filter(|h| h.spec.kind == HostKind::Nic);
+    let named = nics.map(|h| (format!("{}/{}", h.spec.node, h.spec.nic), &h.id));
+    let others = named.filter(|(name, _)| !name.starts_with(&format!("{}/", identity.host)));
+    let found: Vec<_> = others
+        .filter(|(name, _)| remote.endpoint.as_ref().is_none_or(|wanted| wanted == name))
+        .collect();
+    match &found[..] {
+        [(_, id)] => Ok(Some((*id).clone())),
+        [] => Err(Problem::new(
+            Kind::NotFound,
+            format!(
+                "no other host of {} has declared the NIC {}",
+                identity.domain,
+                remote.endpoint.as_deref().unwrap_or("of the other end")
+            ),
+        )),
+        several => {
+            let names: Vec<&str> = several.iter().map(|(name, _)| name.as_str()).collect();
+            Err(Problem::new(
+                Kind::InvalidRequest,
+                format!(
+                    "{} has several other ends, name one of {}",
+                    identity.domain,
+                    names.join(", ")
+                ),
+            ))
+        }
+    }
 }
 
 async fn hold(host: &Host, case: &Case) -> Result<Event, Problem> {

@@ -28,7 +28,7 @@ pub fn wanted(case: &Case) -> Option<Wanted> {
     };
     let (name, tenant) = (case.ask.name.clone(), case.ask.tenant.clone());
     let members = members(case)?;
-    Some(match case.ask.remote.clone() {
+    Some(match remote(case) {
         Some(remote) => Wanted::Stitch(Box::new(StitchSpec {
             name,
             tenant,
@@ -70,15 +70,27 @@ pub(crate) fn query(
         members: members(case)?,
         schedule,
         rate_bps: rate.map(Rate::bps),
-        remote: case.ask.remote.clone().map(|remote| RemoteEnd { ..remote }),
+        remote: remote(case),
     })
 }
 
-/// The own NIC. The border link of a slice that leaves the domain is the controller's to add.
+/// The other domain, unless the other end is within this one.
+fn remote(case: &Case) -> Option<RemoteEnd> {
+    match case.nic.as_ref()?.far {
+        Some(_) => None,
+        None => case.ask.remote.clone(),
+    }
+}
+
+/// The own NIC, and the other end within the domain. The border link of a slice that leaves the
+/// domain is the controller's to add.
 fn members(case: &Case) -> Option<Vec<Member>> {
-    Some(vec![Member {
-        host: Some(case.nic.as_ref()?.host.clone()),
+    let nic = case.nic.as_ref()?;
+    let ends = std::iter::once(&nic.host).chain(&nic.far);
+    let member = |host: &dtn_api::HostId| Member {
+        host: Some(host.clone()),
         border_link: None,
         role: Role::Endpoint,
-    }])
+    };
+    Some(ends.map(member).collect())
 }

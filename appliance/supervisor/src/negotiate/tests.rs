@@ -41,6 +41,7 @@ fn nic(speed: u64) -> Event {
         name: "data0".parse().unwrap(),
         host: HostId::untagged(mac),
         speed: mbit(speed),
+        far: None,
     })
 }
 fn available(most: u64, first_fit: Option<i64>) -> Event {
@@ -170,6 +171,40 @@ fn a_dedicated_slice_may_take_the_whole_nic() {
     };
     let (case, _) = run(wish, vec![nic(1_000), available(5_000, None)]);
     assert_eq!(case.plan.unwrap().rate, mbit(1_000));
+}
+
+#[test]
+fn within_the_domain_it_is_a_slice_between_two_nics() {
+    let far = HostId::untagged(dtn_api::MacAddress::new([2, 0, 0, 0, 0, 2]));
+    let Event::Nic(own) = nic(10_000) else {
+        unreachable!()
+    };
+    let own = NicLimit {
+        far: Some(far.clone()),
+        ..own
+    };
+    let events = vec![Event::Nic(own.clone()), available(950, None)];
+    let (case, _) = run(ask(Some(600), None, 0), events);
+    let Some(Wanted::Slice(spec)) = wanted(&case) else {
+        panic!("{case:?}")
+    };
+    let hosts: Vec<_> = spec.members.iter().flat_map(|m| m.host.clone()).collect();
+    assert_eq!(hosts, [own.host, far]);
+    assert!(!spec.commit);
+    let query = query(&case, spec.schedule, None).unwrap();
+    assert_eq!((query.members.len(), query.remote), (2, None));
+
+    let (case, _) = run(
+        ask(Some(600), None, 0),
+        vec![nic(10_000), available(950, None)],
+    );
+    let Some(Wanted::Stitch(spec)) = wanted(&case) else {
+        panic!("{case:?}")
+    };
+    assert_eq!(
+        (spec.members.len(), spec.remote.domain.as_str()),
+        (1, "busan")
+    );
 }
 
 #[test]
