@@ -307,8 +307,7 @@ fn check(ask: &Ask, now: Timestamp) -> Result<(), Problem> {
 async fn settled(mut shown: watch::Receiver<Case>) -> Case {
     let settled = shown.wait_for(|case| case.step.is_settled());
     let _ = timeout(PATIENCE, settled).await;
-    let case = shown.borrow().clone();
-    case
+    shown.borrow().clone()
 }
 
 /// Carries one case to its end.

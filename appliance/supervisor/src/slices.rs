@@ -220,7 +220,7 @@ mod tests {
         assert!(!told.contains_key(&(Uuid::from_u128(1), at(2000))));
         tell(&[slice(0, 2000)], &mut told, at(1900));
         tell(&[slice(0, 2000)], &mut told, at(2000));
-        assert_eq!(told[&(Uuid::from_u128(1), at(2000))], true);
+        assert!(told[&(Uuid::from_u128(1), at(2000))]);
         tell(&[], &mut told, at(2001));
         assert!(told.is_empty());
     }
