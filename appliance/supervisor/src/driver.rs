@@ -172,7 +172,7 @@ impl Negotiations {
             };
             let nic = nics
                 .iter()
-                .find(|nic| HostId::untagged(nic.mac) == limit.host);
+                .find(|nic| HostId::untagged(nic.mac) == limit.host || nic.name == limit.name);
             match unfit(nic) {
                 None => entry.unfit = 0,
                 Some(why) => {

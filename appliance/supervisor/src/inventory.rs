@@ -39,8 +39,8 @@ struct Inner {
     nics: Vec<NicConfig>,
     places: Places,
     sysfs: Sysfs,
-    /// Speeds as last seen: a NIC that sits in a sandbox does not show its own to the host.
-    speeds: Mutex<BTreeMap<String, Rate>>,
+    /// Speed and address as last seen on the host: a NIC that sits in a sandbox does not show them.
+    seen: Mutex<BTreeMap<String, (Option<Rate>, MacAddress)>>,
 }
 
 /// What was found in one look.
@@ -72,7 +72,7 @@ impl Inventory {
             nics: config.nics.clone(),
             places: places.clone(),
             sysfs,
-            speeds: Mutex::default(),
+            seen: Mutex::default(),
         }))
     }
 
@@ -160,9 +160,7 @@ impl Inventory {
             ours: &[],
         });
         let speed = speed(facts.speed, config);
-        if let Some(speed) = speed {
-            self.speeds().insert(key_of(&identity), speed);
-        }
+        self.seen().insert(key_of(&identity), (speed, mac));
         look.warnings
             .extend(verdict.warnings.iter().map(|why| format!("{name}: {why}")));
         look.nics.push(Nic {
@@ -200,14 +198,15 @@ impl Inventory {
             .find(|config| selects(config, &held.nic_name, &held.nic, held.mac));
         // what the kernel says of it in the sandbox; unknown is told as no carrier
         let inside = self.in_sandbox(&claim.key, &held.ifname).await;
-        let seen = self.speeds().get(&key_of(&held.nic)).copied();
+        let seen = self.seen().get(&key_of(&held.nic)).copied();
+        let (speed, mac) = seen.unwrap_or((None, held.nic.permanent_mac.unwrap_or(held.mac)));
         look.nics.push(Nic {
             name: held.nic_name.clone(),
             identity: held.nic.clone(),
-            mac: held.mac,
+            mac,
             class: config.map(|config| config.class),
             carrier: inside.as_ref().is_some_and(|link| link.carrier),
-            speed: seen.or_else(|| config.and_then(|config| config.speed)),
+            speed: speed.or_else(|| config.and_then(|config| config.speed)),
             mtu: inside.as_ref().map_or(held.mtu, |link| link.mtu),
             driver: inside.and_then(|link| link.kind),
             numa_node: None,
@@ -236,8 +235,8 @@ impl Inventory {
         Ok(claims)
     }
 
-    fn speeds(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Rate>> {
-        self.0.speeds.lock().unwrap_or_else(|e| e.into_inner())
+    fn seen(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (Option<Rate>, MacAddress)>> {
+        self.0.seen.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
