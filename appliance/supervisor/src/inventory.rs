@@ -10,20 +10,22 @@ use crate::{
 };
 use dtn_api::{
     IfName, MacAddress, Problem, Rate,
-    attachment::{PREPARED_VERSION, Prepared, PreparedInterface},
+    attachment::{PREPARED_VERSION, Prepared},
     nic::{Nic, NicClass, NicIdentity},
     problem::Kind,
 };
+use dtn_cni::record::AttachmentRecord;
 use dtn_link::{
     Conn, Netns, atomic_file,
     inventory::LinkState,
+    nic::BeforeImage,
     owner, storage,
     storage::StorageLinks,
     sysfs::{NicFacts, Sysfs},
 };
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
@@ -58,7 +60,16 @@ pub struct Look {
 #[derive(Debug, Clone)]
 struct Claim {
     key: String,
-    interface: PreparedInterface,
+    /// The interface in the sandbox.
+    ifname: IfName,
+    class: NicClass,
+    /// The NIC's name and address on the host.
+    name: IfName,
+    mac: Option<MacAddress>,
+    identity: NicIdentity,
+    mtu: u32,
+    /// Where the sandbox is.
+    netns: PathBuf,
 }
 
 impl Inventory {
@@ -97,8 +108,11 @@ impl Inventory {
             .await
             .map_err(reading)?;
         let storage = self.storage(&conn).await?;
-        let claims = self.claims()?;
-        let mut look = Look::default();
+        let (claims, torn) = self.claims()?;
+        let mut look = Look {
+            warnings: torn,
+            ..Look::default()
+        };
         for link in host.links.iter().filter(|link| !link.loopback) {
             self.add_link(link, inode, &host, &storage, &claims, &mut look)?;
         }
@@ -166,7 +180,7 @@ impl Inventory {
         look.nics.push(Nic {
             used_by: claims
                 .iter()
-                .filter(|claim| same(&claim.interface.nic, &identity))
+                .filter(|claim| same(&claim.identity, &identity))
                 .map(|claim| claim.key.clone())
                 .collect(),
             name,
@@ -185,9 +199,11 @@ impl Inventory {
 
     /// Adds a NIC that an attachment holds, unless it is among the host's links.
     async fn add_claimed(&self, claim: &Claim, look: &mut Look) {
-        let held = &claim.interface;
-        if held.class != NicClass::Dedicated
-            || look.nics.iter().any(|nic| same(&nic.identity, &held.nic))
+        if claim.class != NicClass::Dedicated
+            || look
+                .nics
+                .iter()
+                .any(|nic| same(&nic.identity, &claim.identity))
         {
             return;
         }
@@ -195,19 +211,31 @@ impl Inventory {
             .0
             .nics
             .iter()
-            .find(|config| selects(config, &held.nic_name, &held.nic, held.mac));
+            .find(|config| match (&config.selector, claim.mac) {
+                (NicSelector::Mac(wanted), None) => claim.identity.permanent_mac == Some(*wanted),
+                (_, mac) => {
+                    let mac = mac.unwrap_or(MacAddress::new([0; 6]));
+                    selects(config, &claim.name, &claim.identity, mac)
+                }
+            });
         // what the kernel says of it in the sandbox; unknown is told as no carrier
-        let inside = self.in_sandbox(&claim.key, &held.ifname).await;
-        let seen = self.seen().get(&key_of(&held.nic)).copied();
-        let (speed, mac) = seen.unwrap_or((None, held.nic.permanent_mac.unwrap_or(held.mac)));
+        let inside = in_sandbox(&claim.netns, &claim.ifname).await;
+        let seen = self.seen().get(&key_of(&claim.identity)).copied();
+        let (speed, mac) = match seen {
+            Some((speed, mac)) => (speed, Some(mac)),
+            None => (None, claim.identity.permanent_mac.or(claim.mac)),
+        };
+        let Some(mac) = mac.or_else(|| inside.as_ref().and_then(|link| link.mac)) else {
+            return;
+        };
         look.nics.push(Nic {
-            name: held.nic_name.clone(),
-            identity: held.nic.clone(),
+            name: claim.name.clone(),
+            identity: claim.identity.clone(),
             mac,
             class: config.map(|config| config.class),
             carrier: inside.as_ref().is_some_and(|link| link.carrier),
             speed: speed.or_else(|| config.and_then(|config| config.speed)),
-            mtu: inside.as_ref().map_or(held.mtu, |link| link.mtu),
+            mtu: inside.as_ref().map_or(claim.mtu, |link| link.mtu),
             driver: inside.and_then(|link| link.kind),
             numa_node: None,
             used_by: vec![claim.key.clone()],
@@ -215,28 +243,79 @@ impl Inventory {
         });
     }
 
-    async fn in_sandbox(&self, key: &str, ifname: &IfName) -> Option<LinkState> {
-        let sandbox = Netns::open(&self.0.places.netns_of(key)).ok()?;
-        let conn = sandbox.connect().await.ok()?;
-        dtn_link::inventory::link_named(&conn, ifname).await.ok()
-    }
-
-    /// The attachments that hold NICs: those that are prepared.
-    fn claims(&self) -> Result<Vec<Claim>, Problem> {
+    /// The attachments that hold NICs: those that are prepared, and those that a plugin has a
+    /// record of. Who is both is told once.
+    fn claims(&self) -> Result<(Vec<Claim>, Vec<String>), Problem> {
+        let places = &self.0.places;
         let mut claims = Vec::new();
-        for prepared in prepared_files(&self.0.places.prepared())? {
-            for interface in prepared.interfaces {
+        for prepared in prepared_files(&places.prepared())? {
+            for held in prepared.interfaces {
                 claims.push(Claim {
+                    netns: places.netns_of(&prepared.key),
                     key: prepared.key.clone(),
-                    interface,
+                    ifname: held.ifname,
+                    class: held.class,
+                    name: held.nic_name,
+                    mac: Some(held.mac).filter(|_| held.class == NicClass::Dedicated),
+                    identity: held.nic,
+                    mtu: held.mtu,
                 });
             }
         }
-        Ok(claims)
+        let (records, torn) = records(places);
+        for record in records {
+            for held in &record.interfaces {
+                let told = |claim: &Claim| claim.key == record.key && claim.ifname == held.ifname;
+                let Ok(name) = held.before.name.parse() else {
+                    continue;
+                };
+                if claims.iter().any(told) {
+                    continue;
+                }
+                claims.push(Claim {
+                    key: record.key.clone(),
+                    ifname: held.ifname.clone(),
+                    class: held.class,
+                    name,
+                    mac: held.before.mac,
+                    identity: recorded_identity(&held.before),
+                    mtu: held.mtu,
+                    netns: held.netns.clone(),
+                });
+            }
+        }
+        Ok((claims, torn))
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (Option<Rate>, MacAddress)>> {
         self.0.seen.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+async fn in_sandbox(netns: &Path, ifname: &IfName) -> Option<LinkState> {
+    let conn = Netns::open(netns).ok()?.connect().await.ok()?;
+    dtn_link::inventory::link_named(&conn, ifname).await.ok()
+}
+
+/// Every record of an attachment that can be read, and in words those that cannot: one torn file
+/// must not hide the others.
+pub fn records(places: &Places) -> (Vec<AttachmentRecord>, Vec<String>) {
+    let (records, errors) = dtn_cni::record::list(&dtn_cni::conf::Places::below(places.root()));
+    (records, errors.iter().map(ToString::to_string).collect())
+}
+
+/// The identity in the image that a plugin took before it moved the NIC.
+fn recorded_identity(before: &BeforeImage) -> NicIdentity {
+    let pci = before
+        .device
+        .as_ref()
+        .and_then(|device| device.parse().ok());
+    let hardware = pci.is_some() || before.permanent_mac.is_some();
+    NicIdentity {
+        pci,
+        permanent_mac: before.permanent_mac,
+        netns_inode: (!hardware).then_some(before.netns_inode),
+        ifindex: (!hardware).then_some(before.index),
     }
 }
 

@@ -64,11 +64,12 @@ impl Leases {
     /// How many there are, and how they are.
     pub fn counts(&self, host: &Host, now: Timestamp) -> Result<LeaseCounts, Problem> {
         let used = used(host)?;
+        let book = self.book();
         let expired = used
             .iter()
-            .filter(|lease| self.current(lease).expires_at <= now)
+            .filter_map(|(id, lease)| book.renewed.get(id).or(lease.as_ref()))
+            .filter(|lease| lease.expires_at <= now)
             .count();
-        let book = self.book();
         Ok(LeaseCounts {
             used: used.len() as u64,
             expired: expired as u64,
@@ -80,17 +81,14 @@ impl Leases {
 
     /// One look: renews what is due.
     async fn once(&self, host: &Host, now: Timestamp) -> Result<(), Problem> {
-        let used: Vec<Lease> = used(host)?
-            .iter()
-            .map(|lease| self.current(lease))
-            .collect();
-        {
-            let known: BTreeSet<Uuid> = used.iter().map(|lease| lease.id).collect();
+        let used = used(host)?;
+        let due = {
             let mut book = self.book();
-            book.renewed.retain(|id, _| known.contains(id));
-            book.failed.retain(|id, _| known.contains(id));
-        }
-        for batch in due(&used, now).chunks(BATCH) {
+            book.renewed.retain(|id, _| used.contains_key(id));
+            book.failed.retain(|id, _| used.contains_key(id));
+            due(&used, &book.renewed, now)
+        };
+        for batch in due.chunks(BATCH) {
             for result in host.uplink.renew(batch.to_vec()).await? {
                 self.note(result.id, result.lease, result.problem);
             }
@@ -118,7 +116,7 @@ impl Leases {
     /// Compares with the controller's list.
     async fn audit(&self, host: &Host) -> Result<(), Problem> {
         let theirs = host.uplink.leases().await?;
-        let ours: BTreeSet<Uuid> = used(host)?.into_iter().map(|lease| lease.id).collect();
+        let ours = used(host)?;
         let queued: BTreeSet<Uuid> = crate::releases::queued(&host.places)?
             .into_iter()
             .map(|release| release.lease_id)
@@ -126,28 +124,40 @@ impl Leases {
         let unused = theirs
             .iter()
             .filter(|lease| lease.state == dtn_api::lease::LeaseState::Bound)
-            .filter(|lease| !ours.contains(&lease.id) && !queued.contains(&lease.id))
+            .filter(|lease| !ours.contains_key(&lease.id) && !queued.contains(&lease.id))
             .count();
         self.book().unused = Some(unused as u64);
         Ok(())
     }
 }
 
-/// Every lease that a prepared or attached interface has.
-fn used(host: &Host) -> Result<Vec<Lease>, Problem> {
-    let files = inventory::prepared_files(&host.places.prepared())?;
-    let leases = files
-        .into_iter()
-        .flat_map(|prepared| prepared.interfaces)
-        .flat_map(|interface| interface.leases);
-    Ok(leases.collect())
+/// Every lease that a prepared or attached interface has. Of one that only a record names, nothing
+/// but its id is known.
+fn used(host: &Host) -> Result<BTreeMap<Uuid, Option<Lease>>, Problem> {
+    let mut all = BTreeMap::new();
+    let (records, _) = inventory::records(&host.places);
+    for record in records {
+        let marks = record.interfaces.iter().flat_map(|i| &i.leases);
+        all.extend(marks.map(|mark| (mark.id, None)));
+    }
+    for prepared in inventory::prepared_files(&host.places.prepared())? {
+        let leases = prepared.interfaces.into_iter().flat_map(|i| i.leases);
+        all.extend(leases.map(|lease| (lease.id, Some(lease))));
+    }
+    Ok(all)
 }
 
-/// Those whose T1 has come.
-fn due(leases: &[Lease], now: Timestamp) -> Vec<Uuid> {
-    let due = leases.iter().filter(|lease| lease.t1 <= now);
-    let ids: BTreeSet<Uuid> = due.map(|lease| lease.id).collect();
-    ids.into_iter().collect()
+/// Those whose T1 has come, or is not known.
+fn due(
+    used: &BTreeMap<Uuid, Option<Lease>>,
+    renewed: &BTreeMap<Uuid, Lease>,
+    now: Timestamp,
+) -> Vec<Uuid> {
+    let is_due = |(id, lease): &(&Uuid, &Option<Lease>)| {
+        let lease = renewed.get(id).or(lease.as_ref());
+        lease.is_none_or(|lease| lease.t1 <= now)
+    };
+    used.iter().filter(is_due).map(|(id, _)| *id).collect()
 }
 
 /// Renews for as long as the daemon runs.
@@ -202,11 +212,18 @@ mod tests {
     }
 
     #[test]
-    fn each_is_due_once_from_t1_on() {
-        let all = [lease(1, 10), lease(2, 20), lease(1, 10)];
-        let now = Timestamp::from_second(10).unwrap();
-        assert_eq!(due(&all, now), [Uuid::from_u128(1)]);
-        assert!(due(&all, Timestamp::from_second(9).unwrap()).is_empty());
+    fn each_is_due_from_t1_on_as_last_renewed_and_the_unknown_at_once() {
+        let id = Uuid::from_u128;
+        let used = BTreeMap::from([
+            (id(1), Some(lease(1, 10))),
+            (id(2), Some(lease(2, 20))),
+            (id(3), Some(lease(3, 5))),
+            (id(4), None),
+        ]);
+        let renewed = BTreeMap::from([(id(3), lease(3, 50))]);
+        let at = |second| Timestamp::from_second(second).unwrap();
+        assert_eq!(due(&used, &renewed, at(9)), [id(4)]);
+        assert_eq!(due(&used, &renewed, at(10)), [id(1), id(4)]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use dtn_api::{
     problem::Kind,
     slice::List,
 };
-use site::{Site, problem};
+use site::{Pin, Site, problem};
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -109,6 +109,65 @@ async fn what_the_host_lives_on_is_guarded_with_reason_and_remedy() {
     assert!(site.log().contains("gone0 is not on this host"));
     // looking changes nothing
     assert!(site.run("ip link show port0").contains("master br0"));
+}
+
+#[tokio::test]
+async fn a_nic_in_a_sandbox_is_known_with_its_holder_and_its_carrier() {
+    let Some(site) = Site::new("sandbox") else {
+        return;
+    };
+    site.config(ONE_NIC);
+    site.nic("data0");
+    let shown: serde_json::Value =
+        serde_json::from_str(&site.run("ip -j link show data0")).unwrap();
+    let pod = Pin::new(site.root().join("run/dtn/netns/u-1"));
+    let prepared = serde_json::json!({
+        "version": 1, "key": "u-1", "prepared_at": "2027-01-01T00:00:00Z",
+        "pod": {"uid": "u-1", "name": "mover", "namespace": "default", "engine": "podman"},
+        "interfaces": [{
+            "ifname": "net1", "network": "dtn", "class": "dedicated", "nic_name": "data0",
+            "nic": {"netns_inode": site.netns.inode(), "ifindex": shown[0]["ifindex"]},
+            "mac": shown[0]["address"], "mtu": 1500, "leases": [], "slices": [],
+        }],
+    });
+    let folder = site.root().join("run/dtn/prepared");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("u-1.json"), prepared.to_string()).unwrap();
+    let daemon = site.start();
+    let nic = async || -> Nic {
+        let nics: List<Nic> = daemon.client().get("/dtn/v1/nics").await.unwrap();
+        assert_eq!(nics.items.len(), 1, "{nics:?}");
+        nics.items[0].clone()
+    };
+    // prepared: still on the host, and held
+    assert_eq!(
+        (nic().await.used_by, nic().await.carrier),
+        (vec!["u-1".to_owned()], true)
+    );
+    let target = pod.netns.proc_path();
+    site.run(&format!(
+        "ip link set data0 netns {} name net1",
+        target.display()
+    ));
+    assert!(!nic().await.carrier, "it is down in there");
+    let up = std::process::Command::new("nsenter")
+        .arg(format!("--net={}", target.display()))
+        .args(["ip", "link", "set", "net1", "up", "mtu", "9000"])
+        .status()
+        .unwrap();
+    assert!(up.success());
+    let held = nic().await;
+    assert_eq!(held.name.as_str(), "data0");
+    assert_eq!(held.used_by, ["u-1"]);
+    assert!(held.carrier);
+    assert_eq!(held.mtu, 9000, "as it is in there");
+    assert_eq!(held.mac.to_string(), shown[0]["address"].as_str().unwrap());
+    // and known again after a restart
+    daemon.kill();
+    let daemon = site.start();
+    let nics: List<Nic> = daemon.client().get("/dtn/v1/nics").await.unwrap();
+    assert_eq!(nics.items[0].used_by, ["u-1"]);
+    assert_eq!(nics.items[0].mac, held.mac);
 }
 
 #[tokio::test]

@@ -164,6 +164,24 @@ impl Drop for Daemon {
     }
 }
 
+/// A namespace that is bound to a path, until it is dropped.
+pub(crate) struct Pin {
+    pub(crate) netns: Netns,
+    path: PathBuf,
+}
+impl Pin {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let netns = Netns::create_named(&path).unwrap();
+        Self { netns, path }
+    }
+}
+impl Drop for Pin {
+    fn drop(&mut self) {
+        dtn_link::netns::unbind(&self.path).unwrap();
+    }
+}
+
 /// Says that a test could not run here; the suite counts these.
 pub(crate) fn skipped(test: &str, why: &str) {
     println!("skipped {test}: {why}");
