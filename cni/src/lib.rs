@@ -1,1 +1,29 @@
-//! (being written)
+//! CNI plugins that give a pod a NIC of its own (`vdn-host-device`) or a child of a shared one
+//! (`vdn-macvlan`), and the record that brings everything home, whatever died in between.
+//!
+//! The way of an ADD: [`env`] and [`conf`] say what the runtime wants, [`wish`] joins that with
+//! what was prepared, [`attach`] writes the [`record`] and acts on the kernel, [`spec`] prints the
+//! result. DEL, GC, the boot and the supervisor all call [`reconcile`], which needs nothing but the
+//! record. [`run`] is the loop around it all.
+//!
+//! Plugins start for every pod, so they carry no TLS, no configuration layers and no Kubernetes:
+//! they speak HTTP/1.1 on the supervisor's unix socket ([`supervisor`]) and netlink.
+
+pub mod attach;
+pub mod check;
+pub mod conf;
+pub mod delegate;
+pub mod env;
+pub mod error;
+pub mod failpoint;
+pub mod gc;
+pub mod ipam;
+pub mod reconcile;
+pub mod record;
+pub mod run;
+pub mod spec;
+pub mod status;
+pub mod supervisor;
+pub mod wish;
+
+pub use error::CniError;

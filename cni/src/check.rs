@@ -1,0 +1,121 @@
+//! CHECK: is an attached interface still what it was made? Read from the kernel, nothing else.
+
+use crate::{
+    conf::Conf,
+    delegate,
+    env::{Environment, Verb},
+    error::{CniError, Code},
+    record::{self, InterfaceRecord},
+};
+use dtn_link::{Conn, Netns, address, inventory, qdisc};
+use ipnet::IpNet;
+
+/// Checks one interface; all that is wrong is in one error.
+pub async fn check(conf: &Conf, env: &Environment) -> Result<(), CniError> {
+    let (Some(ifname), Some(path)) = (&env.ifname, &env.netns) else {
+        return Err(CniError::internal(
+            "checking",
+            "no interface or no sandbox was named",
+        ));
+    };
+    let Some(previous) = &conf.previous else {
+        let message = "required prevResult missing";
+        return Err(CniError::new(
+            Code::InvalidConfig,
+            message,
+            "CHECK comes with the ADD's result",
+        ));
+    };
+    let unknown = || {
+        CniError::new(
+            Code::UnknownContainer,
+            format!("{ifname} of {} was not attached by this plugin", env.key()),
+            "",
+        )
+    };
+    let record = record::read(&conf.places, env.key())?.ok_or_else(unknown)?;
+    let interface = record.interface(ifname).ok_or_else(unknown)?;
+    let sandbox = Netns::open(path).map_err(|e| {
+        CniError::new(
+            Code::InvalidNetns,
+            format!("opening the sandbox {}", path.display()),
+            e.to_string(),
+        )
+    })?;
+    let mut wrong = Vec::new();
+    if sandbox.inode() != interface.netns_inode {
+        wrong.push(format!(
+            "it was attached to another sandbox (inode {})",
+            interface.netns_inode
+        ));
+    }
+    wrong.extend(faults(&sandbox.connect().await?, interface).await?);
+    for ip in &previous.ips {
+        if !interface.ips.contains(&ip.address) {
+            wrong.push(format!(
+                "prevResult has {}, which it was not given",
+                ip.address
+            ));
+        }
+    }
+    if let Some(mark) = &interface.delegate
+        && let Err(e) = delegate::call(mark, Verb::Check, Some(path), ifname.as_str()).await
+    {
+        wrong.push(e.to_string());
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{ifname} of {} is not as it was made", env.key());
+    Err(CniError::new(Code::NotAsWanted, message, wrong.join("; ")))
+}
+
+/// How an interface differs from its record.
+pub(crate) async fn faults(
+    inside: &Conn,
+    interface: &InterfaceRecord,
+) -> Result<Vec<String>, CniError> {
+    let mut faults = Vec::new();
+    let link = match inventory::link_named(inside, &interface.ifname).await {
+        Ok(link) => link,
+        Err(e) if e.is_not_found() => return Ok(vec!["it is not in the pod any more".to_owned()]),
+        Err(e) => return Err(e.into()),
+    };
+    let mut differ = |what: &str, wanted: String, actual: String| {
+        if wanted != actual {
+            faults.push(format!("{what} is {actual}, not {wanted}"));
+        }
+    };
+    if let Some(index) = interface.index {
+        differ("index", index.to_string(), link.index.to_string());
+    }
+    if let (Some(wanted), Some(actual)) = (interface.mac, link.mac) {
+        differ("MAC", wanted.to_string(), actual.to_string());
+    }
+    differ("MTU", interface.mtu.to_string(), link.mtu.to_string());
+    differ(
+        "state",
+        "up".to_owned(),
+        if link.up { "up" } else { "down" }.to_owned(),
+    );
+    let there: Vec<IpNet> = address::list(inside, Some(link.index))
+        .await?
+        .iter()
+        .map(|a| a.net)
+        .collect();
+    for ip in interface.ips.iter().filter(|ip| !there.contains(ip)) {
+        faults.push(format!("address {ip} is not on it"));
+    }
+    if interface.rate_bps > 0 {
+        match qdisc::current_pacing(inside, link.index).await? {
+            Some(pacing) if pacing.rate.bps() == interface.rate_bps => {}
+            Some(pacing) => faults.push(format!(
+                "it is paced to {}, not {}",
+                pacing.rate,
+                dtn_api::Rate::from_bps(interface.rate_bps)
+            )),
+            None => faults.push("it is not paced".to_owned()),
+        }
+    }
+    Ok(faults)
+}

@@ -1,0 +1,118 @@
+//! `vdn-ipam`: addresses from vDHCP for any other plugin, by way of the supervisor. It touches no
+//! link; it hands on what was prepared, and queues the release.
+
+use crate::{
+    conf::{Conf, OWN_IPAM},
+    env::{Environment, Verb},
+    error::{CniError, Code},
+    record, run, spec, supervisor, wish,
+};
+use dtn_api::nic::NicClass;
+use std::process::ExitCode;
+
+/// `main` of the IPAM plugin.
+pub fn main() -> ExitCode {
+    run::log();
+    let Some(env) = Environment::read(|name| std::env::var_os(name)) else {
+        eprintln!(
+            "CNI IPAM plugin {OWN_IPAM} {}: addresses from vDHCP\nCNI protocol versions supported: {}",
+            env!("CARGO_PKG_VERSION"),
+            spec::VERSIONS.join(", ")
+        );
+        return ExitCode::SUCCESS;
+    };
+    let mut version = None;
+    let done = env.and_then(|env| {
+        if env.verb == Verb::Version {
+            return Ok(Some(spec::version_json()));
+        }
+        let conf = Conf::parse(&run::read_input()?, NicClass::Shared)?;
+        version = Some(conf.version.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| CniError::internal("starting", e))?;
+        runtime.block_on(verb(&conf, &env))
+    });
+    run::answer(done, version.as_deref())
+}
+
+async fn verb(conf: &Conf, env: &Environment) -> Result<Option<String>, CniError> {
+    match env.verb {
+        Verb::Add => {
+            let result = addresses(conf, env).await?;
+            let json = result.to_json(&conf.version);
+            let json = json.map_err(|e| CniError::internal("writing the result", e))?;
+            Ok(Some(json.to_string()))
+        }
+        Verb::Check => {
+            let found = addresses(conf, env).await?;
+            let previous = conf.previous.clone().unwrap_or_default();
+            let lost = previous
+                .ips
+                .iter()
+                .find(|ip| found.ips.iter().all(|known| known.address != ip.address));
+            match lost {
+                None => Ok(None),
+                Some(ip) => Err(CniError::new(
+                    Code::NotAsWanted,
+                    format!("{} has no lease any more", ip.address),
+                    "",
+                )),
+            }
+        }
+        // the supervisor holds the leases and finds out by itself when their pod is gone
+        Verb::Del => {
+            let _lock = record::lock(&conf.places, env.key())?;
+            if let Some(ifname) = &env.ifname {
+                let notice = dtn_api::local::Notice {
+                    key: env.key().to_owned(),
+                    ifname: ifname.clone(),
+                };
+                supervisor::detached(&conf.places.socket, &notice).await;
+            }
+            Ok(None)
+        }
+        Verb::Gc => Ok(None),
+        Verb::Status => match supervisor::ready(&conf.places.socket).await {
+            Ok(()) => Ok(None),
+            Err(e) => Err(CniError::new(Code::NotAvailable, e.message, e.details)),
+        },
+        Verb::Version => Ok(Some(spec::version_json())),
+    }
+}
+
+async fn addresses(conf: &Conf, env: &Environment) -> Result<spec::AddResult, CniError> {
+    let Some(ifname) = &env.ifname else {
+        return Err(CniError::internal("leasing", "no interface was named"));
+    };
+    let prepared = match wish::read_prepared(&conf.places, env.key())? {
+        Some(prepared) => prepared,
+        None => {
+            supervisor::prepare(&conf.places.socket, &wish::question(conf, env, ifname)).await?
+        }
+    };
+    let Some(interface) = prepared.interfaces.iter().find(|i| i.ifname == *ifname) else {
+        let message = format!(
+            "nothing was prepared for interface {ifname} of {}",
+            env.key()
+        );
+        return Err(CniError::new(Code::InvalidConfig, message, ""));
+    };
+    let wish = wish::from_prepared(conf, interface, &prepared.pod);
+    // an IPAM plugin names no interfaces: its caller does
+    let ips = wish
+        .ips
+        .into_iter()
+        .map(|ip| spec::Address {
+            interface: None,
+            ..ip
+        })
+        .collect();
+    Ok(spec::AddResult {
+        interfaces: Vec::new(),
+        ips,
+        routes: wish.routes,
+        dns: wish.dns,
+    })
+}
