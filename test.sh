@@ -64,6 +64,7 @@ group format cargo fmt --all --check
 group shell shellcheck "${scripts[@]}"
 group lints cargo clippy --workspace --all-targets --locked -- -D warnings
 group tests cargo test --workspace --locked
+group crash cargo test -p dtn-cni --locked --features failpoints --test crash
 group documentation env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
 group build ./install.sh --build
 group readme tests/readme

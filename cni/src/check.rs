@@ -58,8 +58,9 @@ pub async fn check(conf: &Conf, env: &Environment) -> Result<(), CniError> {
             ));
         }
     }
-    if let Some(mark) = &interface.delegate
-        && let Err(e) = delegate::call(mark, Verb::Check, Some(path), ifname.as_str()).await
+    // the delegate gets this call's configuration, for the previous result is in it
+    if let Some(mark) = delegate::mark(conf, env)
+        && let Err(e) = delegate::call(&mark, Verb::Check, Some(path), ifname.as_str()).await
     {
         wrong.push(e.to_string());
     }

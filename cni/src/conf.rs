@@ -246,11 +246,7 @@ impl Conf {
             }
             Some(kind) => Ipam::Delegate(kind),
         };
-        let previous = match raw
-            .prev_result
-            .as_ref()
-            .map(|previous| AddResult::parse(previous))
-        {
+        let previous = match raw.prev_result.as_ref().map(AddResult::parse) {
             Some(Err(e)) => {
                 faults.push(format!("prevResult: {e}"));
                 None

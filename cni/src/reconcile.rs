@@ -187,6 +187,14 @@ async fn bring_home(
             dtn_tuning::restore(&sandbox, &interface.settings).await;
             qdisc::unpace(&inside, found.index).await?;
             let differences = nic::move_home(&inside, found.index, host, home, before).await?;
+            if differences
+                .iter()
+                .any(|difference| difference.field == "name")
+            {
+                homecoming
+                    .notes
+                    .extend(present_name(host, interface).await?);
+            }
             homecoming
                 .notes
                 .extend(differences.iter().map(ToString::to_string));
@@ -211,6 +219,24 @@ async fn bring_home(
     };
     homecoming.notes.push(note);
     Ok(homecoming)
+}
+
+/// What a NIC is called that is home, but not under its own name.
+async fn present_name(
+    host: &Conn,
+    interface: &InterfaceRecord,
+) -> Result<Option<String>, CniError> {
+    let before = &interface.before;
+    let links = inventory::links(host).await?;
+    let arrived = links
+        .iter()
+        .find(|link| before.may_be(link) && link.mac == before.mac);
+    Ok(arrived.map(|link| {
+        format!(
+            "{} is home as {}: another link has its name; rename that one, then this",
+            before.name, link.name
+        )
+    }))
 }
 
 /// The NIC among the links of its sandbox. Hardware is known by what it is. A virtual link is known

@@ -1,0 +1,77 @@
+//! Killed between any two steps, and nothing is lost: needs the feature `failpoints`.
+#![cfg(feature = "failpoints")]
+
+mod bench;
+
+use bench::{Bench, good};
+use dtn_cni::failpoint;
+use serde_json::{Value, json};
+use std::os::unix::process::ExitStatusExt;
+
+/// What may come after the kill.
+const WAYS_HOME: [&str; 4] = ["DEL", "DEL twice", "GC", "ADD again"];
+
+fn go_home(bench: &Bench, plugin: &str, conf: &Value, way: &str, why: &str) {
+    match way {
+        "DEL" => drop(good(&bench.call(&bench.verb(plugin, "DEL", "u1"), conf))),
+        "DEL twice" => {
+            good(&bench.call(&bench.verb(plugin, "DEL", "u1"), conf));
+            good(&bench.call(&bench.verb(plugin, "DEL", "u1"), conf));
+        }
+        "GC" => {
+            let gc = bench.conf(json!({"cni.dev/valid-attachments": null}));
+            good(&bench.call(&bench.verb(plugin, "GC", "gc"), &gc));
+        }
+        _ => {
+            // a runtime may try again without DEL: attached, unless it was attached already
+            let again = bench.call(&bench.verb(plugin, "ADD", "u1"), conf);
+            assert!(bench.link_in_pod("data0").is_some(), "{why}: {again:?}");
+            good(&bench.call(&bench.verb(plugin, "DEL", "u1"), conf));
+        }
+    }
+}
+
+fn assert_clean(bench: &Bench, why: &str) {
+    bench.assert_home(why);
+    assert!(bench.link_in_pod("data0").is_none(), "{why}");
+    let left: Vec<_> = bench
+        .files("attachments")
+        .into_iter()
+        .filter(|name| name.ends_with(".json"))
+        .collect();
+    assert!(left.is_empty(), "{why}: {left:?}");
+}
+
+#[test]
+fn killed_at_any_step_the_next_call_brings_everything_home() {
+    for (plugin, class) in [("vdn-host-device", "dedicated"), ("vdn-macvlan", "shared")] {
+        for point in failpoint::ALL {
+            for way in WAYS_HOME {
+                let why = format!("{plugin} killed at {point}, then {way}");
+                let bench = Bench::new();
+                let conf = bench.conf(json!({}));
+                bench.prepare("u1", class);
+                let verb = if point.starts_with("add") {
+                    "ADD"
+                } else {
+                    "DEL"
+                };
+                if verb == "DEL" {
+                    good(&bench.call(&bench.verb(plugin, "ADD", "u1"), &conf));
+                }
+                let mut call = bench.verb(plugin, verb, "u1");
+                call.failpoint = Some(point);
+                let killed = bench.call(&call, &conf);
+                // nsenter has become the plugin, so the signal is seen here
+                assert_eq!(killed.status.signal(), Some(9), "{why}: {killed:?}");
+                go_home(&bench, plugin, &conf, way, &why);
+                assert_clean(&bench, &why);
+                if verb == "DEL" || way != "ADD again" {
+                    // whoever recorded a lease has queued its release
+                    let recorded = point != "add-before-record";
+                    assert_eq!(!bench.files("releases").is_empty(), recorded, "{why}");
+                }
+            }
+        }
+    }
+}
