@@ -1,5 +1,6 @@
 //! Killed between any two steps, and nothing is lost: needs the feature `failpoints`.
 #![cfg(feature = "failpoints")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bench;
 

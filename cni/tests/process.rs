@@ -1,4 +1,5 @@
 //! The contract of the process: variables, standard input, output and exit code.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bench;
 

@@ -1,5 +1,6 @@
 //! Side by side with Debian's reference plugins, where the behaviour is standard; and another
 //! project's IPAM plugin as our delegate.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bench;
 

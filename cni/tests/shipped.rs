@@ -1,4 +1,5 @@
 //! The network lists that are shipped are ones that the plugins take.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use dtn_api::nic::NicClass;
 use dtn_cni::conf::{Conf, Ipam};

@@ -3,6 +3,7 @@
 //! gone with the test.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use dtn_link::Netns;
 use serde_json::{Value, json};
