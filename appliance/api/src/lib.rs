@@ -5,6 +5,7 @@
 //! * [`slice`], [`lease`], [`host`], [`domain`], [`stitch`]: the VDN contract v1, spoken by `vdnd`.
 //! * [`local`]: the contract of the supervisor `dtnd` on its unix socket.
 //! * [`problem`]: how both say no (RFC 9457).
+//! * `layered` (feature `config`): TOML and drop-ins, all problems at once.
 //! * `client` (feature): one client for both contracts.
 //!
 //! Words: a **NIC** is a device the site gave to the appliance, **dedicated** (moved whole into one
@@ -18,6 +19,8 @@ pub mod attachment;
 pub mod client;
 pub mod domain;
 pub mod host;
+#[cfg(feature = "config")]
+pub mod layered;
 pub mod lease;
 pub mod local;
 pub mod names;
