@@ -5,11 +5,18 @@
 //! with the path of its field and the file it stands in; nothing is used when there is one.
 //! `config/dtnd.toml` of the source tree is the reference: every field with its meaning.
 
-use crate::config_read::Reader;
-use dtn_api::{IfName, MacAddress, Name, PciAddress, Rate, Span, nic::NicClass};
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use dtn_api::{
+    IfName, MacAddress, Name, PciAddress, Rate, Span,
+    layered::{self, Reader},
+    nic::NicClass,
+};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
-pub use crate::config_read::{check_file, load};
+pub use dtn_api::layered::{ConfigError, ConfigProblem, Loaded, Severity};
 
 /// Where the configuration is looked for when no other file is named.
 pub const DEFAULT_FILE: &str = "/etc/dtn/dtnd.toml";
@@ -54,86 +61,13 @@ fn fields(table: &str) -> &'static [&'static str] {
         .map_or(&[], |(_, keys)| keys)
 }
 
-/// How bad a problem is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// It works, but not as one may think.
-    Warning,
-    /// It is refused.
-    Error,
+/// Reads the configuration at `file` with its drop-ins.
+pub fn load(file: &Path) -> Result<Loaded<Config>, ConfigError> {
+    layered::load(file, Config::read)
 }
-
-/// One thing that is wrong with a configuration.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct ConfigProblem {
-    /// The field, as `nic[1].speed`; empty for the file as a whole.
-    pub path: String,
-    /// What is wrong with it, and what to write instead.
-    pub why: String,
-    /// The file it stands in, where that is known.
-    pub file: Option<String>,
-    /// How bad it is.
-    pub severity: Severity,
-}
-impl fmt::Display for ConfigProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.severity == Severity::Warning {
-            f.write_str("warning: ")?;
-        }
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
-        }
-        f.write_str(&self.why)?;
-        match &self.file {
-            Some(file) => write!(f, " (from {file})"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The file is not there.
-    #[error("no configuration at {}: copy the annotated default there, or name another file with --config", .path.display())]
-    Absent {
-        /// Where it was looked for.
-        path: PathBuf,
-    },
-    /// The file or a drop-in cannot be read.
-    #[error("reading {}: {source}", .path.display())]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is there and wrong.
-    #[error("{}", list(.0))]
-    Invalid(
-        /// Every problem.
-        Vec<ConfigProblem>,
-    ),
-}
-fn list(problems: &[ConfigProblem]) -> String {
-    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    format!(
-        "the configuration is not valid, {} problem{}:\n  {}",
-        problems.len(),
-        if problems.len() == 1 { "" } else { "s" },
-        lines.join("\n  ")
-    )
-}
-
-/// A configuration with what may surprise its author.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
-    /// The configuration.
-    pub config: Config,
-    /// Warnings.
-    pub warnings: Vec<ConfigProblem>,
+/// Every problem of the configuration at `file`, warnings too. An absent file is an error still.
+pub fn check_file(file: &Path) -> Result<Vec<ConfigProblem>, ConfigError> {
+    layered::check_file(file, Config::read)
 }
 
 /// How the site tells one of its NICs.

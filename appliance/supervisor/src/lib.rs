@@ -12,7 +12,6 @@
 //! Everything is put together in [`daemon`]; the parts get what they need from a [`Host`].
 
 pub mod config;
-mod config_read;
 pub mod daemon;
 pub mod declare;
 pub mod driver;

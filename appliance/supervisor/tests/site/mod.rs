@@ -66,6 +66,14 @@ impl Site {
         ));
         self.run(&format!("ip link set {name} up"));
         self.run(&format!("ip link set far-{name} up"));
+        // the kernel tells a carrier a moment later
+        let began = Instant::now();
+        while !self
+            .run(&format!("ip link show {name}"))
+            .contains("state UP")
+        {
+            assert!(began.elapsed() < LONG, "{name} gets no carrier");
+        }
     }
     /// The root folder.
     pub(crate) fn root(&self) -> PathBuf {
