@@ -10,6 +10,8 @@ mod answer;
 mod cli;
 mod config;
 mod deploy;
+#[cfg(test)]
+mod docs;
 mod domain;
 mod failure;
 mod host;

@@ -51,6 +51,7 @@ enum Verb {
         by: Span,
     },
     /// End it now, on both sides when it is stitched
+    #[command(alias = "delete")]
     Release {
         /// Its name
         name: Name,
