@@ -1,1 +1,29 @@
-//! (being written)
+//! `vdnd`: the controller of one VDN domain. Slices, leases and access to other domains, decided in
+//! pure code, kept in a durable store, served over TLS and a unix socket.
+//!
+//! The way of a request: [`serve`] takes the connection and knows who calls ([`auth`]),
+//! [`routes`] read it, [`engine`] decides with the rules of [`slices`], [`admission`],
+//! [`topology`], [`leases`], [`stitches`] and makes the decision durable ([`store`], [`state`])
+//! before it is answered.
+//!
+//! A library first: `dtnd` and every test can run one in their own process.
+
+pub mod addresses;
+pub mod admission;
+pub mod auth;
+pub mod authority;
+pub mod config;
+pub mod document;
+pub mod engine;
+pub mod invitations;
+pub mod leases;
+pub mod routes;
+pub mod serve;
+pub mod slices;
+pub mod state;
+pub mod stitches;
+pub mod store;
+pub mod topology;
+
+pub use config::Config;
+pub use serve::run;

@@ -1,0 +1,182 @@
+//! Who calls, and what each may do. Denied unless it is in the table. Pure but for reading the
+//! token file.
+
+use crate::topology::SITE_SWITCH;
+use dtn_api::{Name, Problem, problem::Kind};
+use http::Method;
+use rustls_pki_types::CertificateDer;
+use std::fmt;
+
+/// Who is at the other end of a connection, or of a request with a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Principal {
+    /// Root on this machine, over the unix socket.
+    Admin,
+    /// Whoever has the operator's token.
+    Operator,
+    /// A host of this domain, by its certificate.
+    Node(Name),
+    /// Another domain's controller, by its certificate.
+    Peer(Name),
+    /// Nobody in particular.
+    Anonymous,
+}
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admin => f.write_str("admin"),
+            Self::Operator => f.write_str("operator"),
+            Self::Node(name) => write!(f, "node-agent/{name}"),
+            Self::Peer(name) => write!(f, "peer/{name}"),
+            Self::Anonymous => f.write_str("anonymous"),
+        }
+    }
+}
+
+/// Domain, role and name in a certificate's URI.
+pub fn identity_of(certificate: &CertificateDer<'_>) -> Option<(Name, String, Name)> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let names = parsed.subject_alternative_name().ok()??;
+    let mut found = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            x509_parser::extensions::GeneralName::URI(uri) => uri.strip_prefix("spiffe://"),
+            _ => None,
+        });
+    // exactly one: of two nobody could say who it is
+    let (Some(one), None) = (found.next(), found.next()) else {
+        return None;
+    };
+    let mut parts = one.split('/');
+    let (domain, role, name) = (parts.next()?, parts.next()?, parts.next()?);
+    match parts.next() {
+        Some(_) => None,
+        None => Some((domain.parse().ok()?, role.to_owned(), name.parse().ok()?)),
+    }
+}
+
+/// The principal of a certificate that was verified with the authority of its own domain.
+pub fn principal_of(certificate: &CertificateDer<'_>, own_domain: &Name) -> Principal {
+    match identity_of(certificate) {
+        Some((domain, role, name)) if role == "node-agent" && domain == *own_domain => {
+            Principal::Node(name)
+        }
+        Some((domain, role, name)) if role == "peer" && domain != *own_domain && name == domain => {
+            Principal::Peer(domain)
+        }
+        _ => Principal::Anonymous,
+    }
+}
+
+/// Who may call which route; paths are the routes' own, below the base.
+pub fn permits(principal: &Principal, method: &Method, route: &str) -> bool {
+    let get = *method == Method::GET;
+    // found by whoever can connect: they say nothing about slices or hosts
+    if get && matches!(route, "/healthz" | "/readyz" | "/openapi.json") {
+        return true;
+    }
+    // the secret in the body is the credential
+    if *method == Method::POST && matches!(route, "/enrolments" | "/federations") {
+        return true;
+    }
+    match principal {
+        Principal::Admin | Principal::Operator => true,
+        // its own hosts, leases and slices; handlers look at whose they are
+        Principal::Node(_) => match route {
+            "/hosts" | "/topology" | "/domains" | "/domains/{name}" | "/domain_document" => get,
+            "/invitations" | "/stitches/inbound" | "/events" | "/metrics" => false,
+            _ => true,
+        },
+        Principal::Peer(_) => match route {
+            "/domain_document" | "/stitches/{id}" => get,
+            "/availability"
+            | "/stitches/inbound"
+            | "/stitches/{id}/actions/{action}"
+            | "/stitches/{id}/actions/extend" => *method == Method::POST,
+            _ => false,
+        },
+        Principal::Anonymous => false,
+    }
+}
+
+/// What is said to who may not.
+pub fn refusal(principal: &Principal, method: &Method, path: &str) -> Problem {
+    match principal {
+        Principal::Anonymous => Problem::new(
+            Kind::Unauthenticated,
+            format!(
+                "{method} {path} needs a certificate of this domain, of a federated domain, or the \
+                 operator's token"
+            ),
+        ),
+        known => Problem::new(Kind::Forbidden, format!("{known} may not {method} {path}")),
+    }
+}
+
+/// Refuses a node that acts for another one.
+pub fn own_node(principal: &Principal, node: &Name) -> Result<(), Problem> {
+    match principal {
+        Principal::Admin | Principal::Operator => Ok(()),
+        Principal::Node(name) if name == node => Ok(()),
+        other => Err(Problem::new(
+            Kind::Forbidden,
+            format!("{other} may not act for node {node}"),
+        )),
+    }
+}
+
+/// Whether the token is the operator's: the file's only line. Compared by digest, so that the time
+/// it takes tells nothing.
+pub fn is_operator(file: Option<&std::path::Path>, token: &str) -> Result<bool, Problem> {
+    let Some(file) = file else { return Ok(false) };
+    let text = std::fs::read_to_string(file).map_err(|e| {
+        Problem::new(
+            Kind::Internal,
+            format!("reading the operator's token from {}: {e}", file.display()),
+        )
+    })?;
+    let wanted = text.trim();
+    let digest = |text: &str| crate::invitations::sha256(text.as_bytes());
+    Ok(wanted.len() >= 16 && digest(wanted) == digest(token))
+}
+
+/// Whether a name can be a border link's: it would stand for something else otherwise.
+pub fn reserved_name(name: &Name) -> bool {
+    name.as_str() == SITE_SWITCH || name.as_str().starts_with("nic-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_in_the_table_is_denied() {
+        let name: Name = "x".parse().unwrap();
+        let (node, peer) = (Principal::Node(name.clone()), Principal::Peer(name));
+        let cases = [
+            (&Principal::Anonymous, Method::POST, "/enrolments", true),
+            (&Principal::Anonymous, Method::GET, "/enrolments", false),
+            (&Principal::Anonymous, Method::GET, "/healthz", true),
+            (&Principal::Anonymous, Method::GET, "/slices", false),
+            (&Principal::Anonymous, Method::GET, "/metrics", false),
+            (&peer, Method::POST, "/stitches/inbound", true),
+            (&peer, Method::POST, "/stitches", false),
+            (&peer, Method::GET, "/stitches", false),
+            (&peer, Method::GET, "/slices/{id}", false),
+            (&peer, Method::GET, "/hosts", false),
+            (&peer, Method::GET, "/domain_document", true),
+            (&peer, Method::POST, "/availability", true),
+            (&node, Method::POST, "/stitches/inbound", false),
+            (&node, Method::POST, "/invitations", false),
+            (&node, Method::POST, "/domains", false),
+            (&node, Method::PUT, "/hosts/{id}", true),
+            (&node, Method::POST, "/slices/{id}/leases", true),
+            (&node, Method::GET, "/events", false),
+        ];
+        for (who, method, route, may) in cases {
+            assert_eq!(permits(who, &method, route), may, "{who} {method} {route}");
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The controller's configuration: TOML and drop-ins in, a [`Config`] that cannot be wrong out.
+//! `config/vdnd.toml` of the source tree is the reference: every field with its meaning.
+
+use crate::{addresses::Plan, auth, topology::Border};
+use dtn_api::{
+    Name, Rate, Span,
+    layered::{self, Reader},
+};
+use ipnet::{Ipv4Net, Ipv6Net};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+pub use dtn_api::layered::{ConfigError, ConfigProblem, Severity};
+
+/// Where the configuration is looked for when no other file is named.
+pub const DEFAULT_FILE: &str = "/etc/dtn/vdnd.toml";
+/// The only version of the format so far.
+pub const VERSION: i64 = 1;
+
+/// Every field, by its table; the first is the file itself.
+pub const FIELDS: &[(&str, &[&str])] = &[
+    (
+        "",
+        &[
+            "version",
+            "domain",
+            "listen",
+            "border",
+            "addresses",
+            "limits",
+            "operator",
+        ],
+    ),
+    ("domain", &["name"]),
+    ("listen", &["address", "url", "names"]),
+    (
+        "border",
+        &[
+            "name",
+            "peer-domain",
+            "peer-ref",
+            "capacity",
+            "latency",
+            "mtu",
+        ],
+    ),
+    ("addresses", &["ipv4", "ipv6", "lease"]),
+    ("limits", &["window"]),
+    ("operator", &["token-file"]),
+];
+
+/// The controller's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The domain.
+    pub domain: Name,
+    /// Where TLS is served.
+    pub listen: SocketAddr,
+    /// How hosts and other domains reach it.
+    pub url: String,
+    /// Names and addresses for the server's certificate.
+    pub names: Vec<String>,
+    /// Links to other domains.
+    pub borders: Vec<Border>,
+    /// Where slices' subnets come from.
+    pub addresses: Plan,
+    /// Longest window of a slice, in seconds.
+    pub longest_window: u64,
+    /// File with the operator's token.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Reads a configuration with its drop-ins.
+pub fn load(file: &Path) -> Result<layered::Loaded<Config>, ConfigError> {
+    layered::load(file, Config::read)
+}
+/// Every problem of a configuration, warnings too.
+pub fn check_file(file: &Path) -> Result<Vec<ConfigProblem>, ConfigError> {
+    layered::check_file(file, Config::read)
+}
+
+fn fields(table: &str) -> &'static [&'static str] {
+    FIELDS
+        .iter()
+        .find(|(name, _)| *name == table)
+        .map_or(&[], |(_, keys)| keys)
+}
+
+impl Config {
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        for table in ["", "domain", "listen", "addresses", "limits", "operator"] {
+            reader.known(table, fields(table));
+        }
+        match reader.integer("version") {
+            Some(VERSION) => {}
+            Some(other) => reader.error(
+                "version",
+                format!("is {other}, this build reads {VERSION} only"),
+            ),
+            None => reader.missing("version", "write version = 1 first"),
+        }
+        let domain = reader.parse::<Name>("domain.name");
+        reader.missing("domain.name", "name this domain, as \"daejeon\"");
+        let listen = reader.parse::<SocketAddr>("listen.address");
+        reader.missing(
+            "listen.address",
+            "write ADDRESS:PORT, as \"192.0.2.10:8443\"",
+        );
+        let url = reader.text("listen.url");
+        let (url, names) = Self::reached_at(reader, url, listen);
+        let borders = (0..reader.tables("border"))
+            .filter_map(|n| Self::border(reader, n))
+            .collect::<Vec<_>>();
+        for (n, border) in borders.iter().enumerate() {
+            if borders[..n].iter().any(|other| other.name == border.name) {
+                reader.error(
+                    &format!("border[{n}].name"),
+                    format!("{} is named twice", border.name),
+                );
+            }
+            if Some(&border.peer_domain) == domain.as_ref() {
+                let why = "is this domain: a border link leads to another one".to_owned();
+                reader.error(&format!("border[{n}].peer-domain"), why);
+            }
+        }
+        let addresses = Self::plan(reader);
+        let window = reader
+            .parse::<Span>("limits.window")
+            .unwrap_or(Span::from_secs(90 * 86_400));
+        if window.seconds() == 0 {
+            reader.error("limits.window", "must be above 0s".into());
+        }
+        let token_file = reader.text("operator.token-file").map(PathBuf::from);
+        (reader.errors() == 0).then_some(())?;
+        Some(Self {
+            domain: domain?,
+            listen: listen?,
+            url: url?,
+            names,
+            borders,
+            addresses,
+            longest_window: window.seconds(),
+            token_file,
+        })
+    }
+
+    /// The URL, and what the certificate must be good for: the host in it.
+    fn reached_at(
+        reader: &mut Reader<'_>,
+        url: Option<String>,
+        listen: Option<SocketAddr>,
+    ) -> (Option<String>, Vec<String>) {
+        let mut names = Vec::new();
+        let url = match (url, listen) {
+            (Some(url), _) => Some(url),
+            (None, Some(listen)) if !listen.ip().is_unspecified() => {
+                Some(format!("https://{listen}"))
+            }
+            (None, Some(listen)) => {
+                let why = format!("is needed, since {listen} is no address to reach it at");
+                reader.error("listen.url", why);
+                None
+            }
+            (None, None) => None,
+        };
+        if let Some(url) = &url {
+            match host_of(url) {
+                Some(host) => names.push(host),
+                None => reader.error(
+                    "listen.url",
+                    format!("{url:?}: write https://HOST:PORT without a path"),
+                ),
+            }
+        }
+        for name in reader
+            .text("listen.names")
+            .iter()
+            .flat_map(|text| text.split_whitespace())
+        {
+            names.push(name.to_owned());
+        }
+        names.sort();
+        names.dedup();
+        (url, names)
+    }
+
+    fn border(reader: &mut Reader<'_>, n: usize) -> Option<Border> {
+        let at = |field: &str| format!("border[{n}].{field}");
+        reader.known(&format!("border[{n}]"), fields("border"));
+        let name = reader.parse::<Name>(&at("name"));
+        reader.missing(&at("name"), "name the link, as \"wan\"");
+        if name.as_ref().is_some_and(auth::reserved_name) {
+            reader.error(
+                &at("name"),
+                "stands for something else: choose another".into(),
+            );
+        }
+        let peer_domain = reader.parse::<Name>(&at("peer-domain"));
+        reader.missing(&at("peer-domain"), "name the domain at its other end");
+        let peer_ref = reader
+            .parse::<Name>(&at("peer-ref"))
+            .or_else(|| name.clone());
+        let capacity = reader.parse::<Rate>(&at("capacity"));
+        reader.missing(&at("capacity"), "write what it carries, as \"100Gbit\"");
+        if capacity.is_some_and(|rate| rate.bps() == 0) {
+            reader.error(&at("capacity"), "must be above 0bit".into());
+        }
+        let latency = reader.parse::<Span>(&at("latency")).unwrap_or_default();
+        let mtu = reader.integer(&at("mtu")).unwrap_or(1500);
+        let mtu = u32::try_from(mtu)
+            .ok()
+            .filter(|mtu| (1280..=65_535).contains(mtu));
+        if mtu.is_none() {
+            reader.error(&at("mtu"), "must be 1280 to 65535 bytes".into());
+        }
+        Some(Border {
+            name: name?,
+            peer_domain: peer_domain?,
+            peer_ref: peer_ref?,
+            capacity_bps: capacity?.bps(),
+            latency_us: latency.millis().saturating_mul(1000),
+            mtu: mtu?,
+        })
+    }
+
+    fn plan(reader: &mut Reader<'_>) -> Plan {
+        let ipv4 = reader.parse::<Ipv4Net>("addresses.ipv4");
+        let ipv6 = reader.parse::<Ipv6Net>("addresses.ipv6");
+        if ipv4.is_none() && ipv6.is_none() {
+            let why = "no pool is given: every slice must bring its own addresses".to_owned();
+            reader.warning("addresses", why);
+        }
+        let lease = reader
+            .parse::<Span>("addresses.lease")
+            .unwrap_or(Span::from_secs(3600));
+        let lease_seconds = u32::try_from(lease.seconds()).ok();
+        let lease_seconds = lease_seconds.filter(|s| (30..=2_592_000).contains(s));
+        if lease_seconds.is_none() {
+            reader.error("addresses.lease", "must be 30s to 30d".into());
+        }
+        Plan {
+            ipv4,
+            ipv6,
+            lease_seconds: lease_seconds.unwrap_or(3600),
+        }
+    }
+}
+
+/// The host in `https://HOST:PORT`.
+fn host_of(url: &str) -> Option<String> {
+    let uri: http::Uri = url.parse().ok()?;
+    let plain = uri.scheme_str() == Some("https") && matches!(uri.path(), "" | "/");
+    let host = uri.host().filter(|_| plain && uri.query().is_none())?;
+    Some(
+        host.trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("vdnd.toml");
+        std::fs::write(&file, text).unwrap();
+        check_file(&file)
+            .unwrap()
+            .iter()
+            .map(|p| format!("{}: {}", p.path, p.why))
+            .collect()
+    }
+
+    #[test]
+    fn the_reference_is_taken_and_has_every_field() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/vdnd.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        load(&file).unwrap();
+        for (table, keys) in FIELDS {
+            for key in *keys {
+                let is_table = FIELDS.iter().any(|(name, _)| name == key);
+                let field = if is_table {
+                    format!("[{key}]")
+                } else {
+                    format!("{key} =")
+                };
+                assert!(
+                    text.contains(&field),
+                    "{table}.{key} is not in the reference"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn all_problems_are_told_with_their_fields() {
+        let told = problems(
+            "version = 2\nlisten = { address = \"x\", extra = 1 }\n[domain]\nname = \"A\"\n[[border]]\nname = \"site-switch\"\ncapacity = \"10\"\nmtu = 9\n[addresses]\nlease = \"1s\"\nipv4 = \"10.0.0.0\"\n",
+        );
+        for field in [
+            "version",
+            "listen.address",
+            "listen.extra",
+            "domain.name",
+            "border[0].name",
+            "border[0].capacity",
+            "border[0].mtu",
+            "border[0].peer-domain",
+            "addresses.lease",
+            "addresses.ipv4",
+        ] {
+            let prefix = format!("{field}: ");
+            assert!(
+                told.iter().any(|line| line.starts_with(&prefix)),
+                "{field} is not in {told:#?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_url_is_an_authority_and_nothing_else() {
+        assert_eq!(
+            host_of("https://vdn.example.org:8443"),
+            Some("vdn.example.org".into())
+        );
+        assert_eq!(host_of("https://[fd00::1]:8443/"), Some("fd00::1".into()));
+        for bad in ["http://a", "https://a/b", "https://a?x", "a", ""] {
+            assert_eq!(host_of(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The controller itself: state and store behind one lock, so that decisions are made one after
+//! another, each durable before it is answered and before the next one is made.
+
+use crate::{
+    admission::Ledger,
+    auth::Principal,
+    authority::Authority,
+    config::Config,
+    invitations::sha256,
+    slices,
+    state::{BadRow, Change, KeptReply, State},
+    store::{Store, StoreError},
+    topology::{Edge, Fabric},
+};
+use dtn_api::{Name, Problem, domain::Event, problem::Kind};
+use jiff::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex as StdMutex},
+};
+use tokio::sync::{Mutex, Notify};
+use uuid::Uuid;
+
+mod bookings;
+mod clock;
+mod federation;
+mod hosts;
+mod leasing;
+mod stitching;
+
+pub use clock::run as run_clock;
+
+/// How long the first answer to an idempotency key is kept, in seconds: a day.
+const REPLY_SECONDS: u32 = 86_400;
+/// A domain that was silent for longer is degraded, in seconds.
+const SILENCE_SECONDS: i64 = 60;
+
+/// The controller.
+pub struct Engine {
+    config: Config,
+    authority: Authority,
+    fabric: Box<dyn Fabric>,
+    store: Arc<dyn Store>,
+    state: Mutex<State>,
+    /// When each domain was last heard; what is written down lags behind.
+    heard: StdMutex<BTreeMap<Name, Timestamp>>,
+    /// Something is owed to another domain.
+    owed: Notify,
+    /// The domains whose certificates are believed have changed.
+    peers_changed: Notify,
+}
+
+/// What a decision comes to.
+pub(crate) struct Decision<T> {
+    answer: T,
+    changes: Vec<Change>,
+    events: Vec<(&'static str, Option<Uuid>, String)>,
+}
+impl<T> Decision<T> {
+    /// An answer that changes nothing.
+    fn only(answer: T) -> Self {
+        Self {
+            answer,
+            changes: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+    fn change(mut self, change: Change) -> Self {
+        self.changes.push(change);
+        self
+    }
+    fn event(mut self, what: &'static str, id: Option<Uuid>, detail: impl Into<String>) -> Self {
+        self.events.push((what, id, detail.into()));
+        self
+    }
+}
+
+/// The idempotency key of a request with what it asks.
+#[derive(Debug, Clone)]
+pub struct Once {
+    /// Row of the key: principal and key.
+    row: String,
+    /// SHA-256 of method, path and body.
+    hash: String,
+}
+impl Once {
+    /// From the header's value. A key is 1 to 128 visible characters.
+    pub fn new(
+        principal: &Principal,
+        key: Option<&str>,
+        path: &str,
+        body: &[u8],
+    ) -> Result<Self, Problem> {
+        let Some(key) = key else {
+            return Err(Problem::new(
+                Kind::PreconditionRequired,
+                format!(
+                    "POST {path} needs an Idempotency-Key header: a new UUID for each new wish"
+                ),
+            ));
+        };
+        if key.is_empty() || key.len() > 128 || !key.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Problem::new(
+                Kind::InvalidRequest,
+                "Idempotency-Key must be 1 to 128 visible ASCII characters",
+            ));
+        }
+        let mut asked = format!("POST {path}\n").into_bytes();
+        asked.extend_from_slice(body);
+        Ok(Self {
+            row: format!("{principal}/{key}"),
+            hash: sha256(&asked),
+        })
+    }
+    /// The kept answer: none yet, this one, or a refusal since the key was used for something else.
+    fn find<'a>(&self, state: &'a State) -> Result<Option<&'a KeptReply>, Problem> {
+        match state.replies.get(&self.row) {
+            Some(kept) if kept.request_hash != self.hash => Err(Problem::new(
+                Kind::IdempotencyKeyReused,
+                "this Idempotency-Key came with another request: use a new one for a new wish",
+            )),
+            found => Ok(found),
+        }
+    }
+    fn keep<T: Serialize>(&self, answer: &T, stitch: Option<Uuid>, now: Timestamp) -> Change {
+        let kept = KeptReply {
+            request_hash: self.hash.clone(),
+            at: now,
+            status: 201,
+            version: None,
+            location: None,
+            body: serde_json::to_value(answer).unwrap_or_default(),
+            stitch,
+        };
+        Change::Reply(self.row.clone(), kept)
+    }
+}
+
+/// An answer to a request with an idempotency key.
+#[derive(Debug)]
+pub struct Answered<T> {
+    /// The answer.
+    pub body: T,
+    /// It is the first answer again.
+    pub replayed: bool,
+}
+
+/// The engine could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A row of it.
+    #[error(transparent)]
+    Row(#[from] BadRow),
+}
+
+impl Engine {
+    /// Reads the store.
+    pub async fn start(
+        config: Config,
+        authority: Authority,
+        store: Arc<dyn Store>,
+    ) -> Result<Self, StartError> {
+        let state = State::load(store.range("").await?)?;
+        let heard = state
+            .peers
+            .values()
+            .filter_map(|peer| Some((peer.name.clone(), peer.heard_at?)))
+            .collect();
+        Ok(Self {
+            fabric: Box::new(Edge::new(config.borders.clone())),
+            config,
+            authority,
+            store,
+            state: Mutex::new(state),
+            heard: StdMutex::new(heard),
+            owed: Notify::new(),
+            peers_changed: Notify::new(),
+        })
+    }
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+    /// The domain's keys.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+    /// What enforces slices.
+    pub fn fabric(&self) -> &dyn Fabric {
+        self.fabric.as_ref()
+    }
+    /// Waits until the domains whose certificates are believed have changed.
+    pub async fn peers_changed(&self) {
+        self.peers_changed.notified().await;
+    }
+    /// Looks at the state.
+    pub async fn look<T>(&self, look: impl FnOnce(&State, Timestamp) -> T) -> T {
+        let state = self.state.lock().await;
+        look(&state, Timestamp::now())
+    }
+
+    /// Decides, makes the decision durable, and answers. What is refused changes nothing; what
+    /// cannot be made durable is refused.
+    pub(crate) async fn decide<T>(
+        &self,
+        principal: &Principal,
+        decide: impl FnOnce(&State, Timestamp) -> Result<Decision<T>, Problem>,
+    ) -> Result<T, Problem> {
+        let mut state = self.state.lock().await;
+        let now = Timestamp::now();
+        let Decision {
+            answer,
+            mut changes,
+            events,
+        } = decide(&state, now)?;
+        if changes.is_empty() && events.is_empty() {
+            return Ok(answer);
+        }
+        for (offset, (what, id, detail)) in events.into_iter().enumerate() {
+            changes.push(Change::Event(Event {
+                seq: state.next_event() + offset as u64,
+                at: now,
+                principal: principal.to_string(),
+                what: what.to_owned(),
+                id,
+                detail,
+            }));
+        }
+        let ops = changes.iter().map(Change::op).collect();
+        let revision = self.store.commit(state.revision, ops).await.map_err(|e| {
+            tracing::error!("{e}");
+            Problem::new(
+                Kind::BackendUnavailable,
+                format!("nothing was changed, because it could not be made durable: {e}"),
+            )
+        })?;
+        state.advance(revision, changes);
+        Ok(answer)
+    }
+
+    /// The same for a request with an idempotency key: the key is kept in the same commit.
+    pub(crate) async fn decide_once<T: Serialize + DeserializeOwned>(
+        &self,
+        principal: &Principal,
+        once: &Once,
+        decide: impl FnOnce(&State, Timestamp) -> Result<Decision<T>, Problem>,
+    ) -> Result<Answered<T>, Problem> {
+        self.decide(principal, |state, now| {
+            if let Some(kept) = once.find(state)? {
+                let body = serde_json::from_value(kept.body.clone()).map_err(|e| {
+                    Problem::new(Kind::Internal, format!("reading the kept answer: {e}"))
+                })?;
+                return Ok(Decision::only(Answered {
+                    body,
+                    replayed: true,
+                }));
+            }
+            let mut made = decide(state, now)?;
+            made.changes.push(once.keep(&made.answer, None, now));
+            Ok(Decision {
+                answer: Answered {
+                    body: made.answer,
+                    replayed: false,
+                },
+                changes: made.changes,
+                events: made.events,
+            })
+        })
+        .await
+    }
+
+    /// Everything that is booked, without one slice.
+    pub(crate) fn ledger(state: &State, except: Option<Uuid>, now: Timestamp) -> Ledger {
+        slices::ledger(state.bookings.values(), except, now)
+    }
+    /// The store answers: for the watchdog and `/readyz`.
+    pub async fn probe(&self) -> Result<(), Problem> {
+        let read = self.store.range("probe/").await;
+        read.map(|_| ())
+            .map_err(|e| Problem::new(Kind::BackendUnavailable, e.to_string()))
+    }
+    pub(crate) fn hear(&self, peer: &Name, now: Timestamp) {
+        let mut heard = self.heard.lock().unwrap_or_else(|e| e.into_inner());
+        heard.insert(peer.clone(), now);
+    }
+    pub(crate) fn heard_at(&self, peer: &Name) -> Option<Timestamp> {
+        let heard = self.heard.lock().unwrap_or_else(|e| e.into_inner());
+        heard.get(peer).copied()
+    }
+    /// The other domain of a slice, when it is not heard.
+    pub(crate) fn silent_peer(
+        &self,
+        state: &State,
+        stitch: Option<Uuid>,
+        now: Timestamp,
+    ) -> Option<Name> {
+        let peer = &state.stitches.get(&stitch?)?.stitch.peer;
+        let silent = self
+            .heard_at(peer)
+            .is_none_or(|at| now.duration_since(at).as_secs() > SILENCE_SECONDS);
+        silent.then(|| peer.clone())
+    }
+}
+
+pub(crate) fn not_found(what: &str, id: &dyn std::fmt::Display) -> Problem {
+    Problem::new(Kind::NotFound, format!("there is no {what} {id}"))
+}
+
+/// Refuses a write whose `If-Match` names another version.
+pub(crate) fn check_version(
+    if_match: Option<u64>,
+    version: u64,
+    what: &str,
+) -> Result<(), Problem> {
+    match if_match {
+        Some(wanted) if wanted != version => Err(Problem::new(
+            Kind::VersionMismatch,
+            format!("{what} is at version {version}, If-Match says {wanted}: read it again"),
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,422 @@
+//! Other domains: invited, accepted, heard and told. And hosts of this one, which enrol the same way.
+
+use super::{Decision, Engine, bookings::not_federated, not_found};
+use crate::{
+    admission::{Share, later_by},
+    auth::Principal,
+    authority, document,
+    invitations::{self, InvitationRow, Redeemed, Use, sha256},
+    state::{Change, PeerRow, State},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use dtn_api::{
+    Name, Problem, VDN_BASE,
+    client::{Client, ClientError},
+    domain::{
+        BorderLink, Domain, DomainDocument, Enrolled, Enrolment, FederationHello, Invitation,
+        InviteKind, InviteRequest, PeerState, SharedHost, SignedDocument,
+    },
+    host::HostKind,
+    problem::Kind,
+    slice::{Class, Schedule},
+};
+use jiff::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{future::Future, time::Duration};
+
+/// For one call to another domain.
+const CALL: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Makes an invitation; its secret is in the answer and nowhere else.
+    pub async fn invite(
+        &self,
+        who: &Principal,
+        request: InviteRequest,
+    ) -> Result<Invitation, Problem> {
+        if request.kind == InviteKind::Domain && request.name == self.config.domain {
+            let problem = Problem::new(Kind::InvalidRequest, "the invitation is not valid");
+            return Err(problem.at("/name", "is this domain itself"));
+        }
+        self.decide(who, |_, now| {
+            let (row, secret) = invitations::invite(&request, now)?;
+            let invitation = Invitation {
+                kind: request.kind,
+                domain: self.config.domain.clone(),
+                name: request.name.clone(),
+                url: self.config.url.clone(),
+                ca_pin: self.authority.pin(),
+                secret,
+                expires_at: row.expires_at,
+            };
+            let detail = format!("{:?} {}", request.kind, request.name);
+            Ok(Decision::only(invitation)
+                .event("invitation.made", Some(row.id), detail)
+                .change(Change::Invitation(row)))
+        })
+        .await
+    }
+
+    /// Turns an invitation into a certificate.
+    pub async fn enrol(&self, enrolment: &Enrolment) -> Result<Enrolled, Problem> {
+        let who = &Principal::Anonymous;
+        self.redeem(
+            who,
+            InviteKind::Host,
+            &enrolment.secret,
+            &enrolment.csr_pem,
+            |row, now| {
+                let answer = Enrolled {
+                    name: row.name.clone(),
+                    domain: self.config.domain.clone(),
+                    certificate_pem: self.authority.enrol(&row.name, &enrolment.csr_pem, now)?,
+                    ca_pem: self.authority.ca_pem().to_owned(),
+                };
+                Ok(Decision::only(answer).event("host.enrolled", None, row.name.to_string()))
+            },
+        )
+        .await
+    }
+
+    /// Another domain accepts our invitation: each learns the other's authority and key.
+    pub async fn federate(&self, hello: &FederationHello) -> Result<FederationHello, Problem> {
+        let now = Timestamp::now();
+        document::check_clock(&hello.domain, hello.now, now)?;
+        let secret = hello.secret.as_deref().unwrap_or_default();
+        let asked = format!("{}\n{}\n{}", hello.domain, hello.ca_pem, hello.document_key);
+        let who = &Principal::Anonymous;
+        let answer = self
+            .redeem(who, InviteKind::Domain, secret, &asked, |row, now| {
+                if row.name != hello.domain {
+                    let problem = format!(
+                        "the invitation is for domain {}, not {}",
+                        row.name, hello.domain
+                    );
+                    return Err(Problem::new(Kind::Forbidden, problem));
+                }
+                let peer = peer_row(hello, now)?;
+                let answer = self.hello(None, now);
+                Ok(Decision::only(answer)
+                    .event("domain.federated", None, hello.domain.to_string())
+                    .change(Change::Peer(peer)))
+            })
+            .await?;
+        self.hear(&hello.domain, now);
+        self.peers_changed.notify_waiters();
+        Ok(FederationHello { now, ..answer })
+    }
+
+    fn hello(&self, secret: Option<String>, now: Timestamp) -> FederationHello {
+        FederationHello {
+            domain: self.config.domain.clone(),
+            url: self.config.url.clone(),
+            ca_pem: self.authority.ca_pem().to_owned(),
+            document_key: URL_SAFE_NO_PAD.encode(self.authority.document_public_key()),
+            secret,
+            now,
+        }
+    }
+
+    /// Uses a secret once; the same request again gets the same answer, since one can be lost.
+    async fn redeem<T: Serialize + DeserializeOwned>(
+        &self,
+        who: &Principal,
+        kind: InviteKind,
+        secret: &str,
+        asked: &str,
+        make: impl FnOnce(&InvitationRow, Timestamp) -> Result<Decision<T>, Problem>,
+    ) -> Result<T, Problem> {
+        let request_hash = sha256(asked.as_bytes());
+        self.decide(who, |state, now| {
+            let row = invitations::named_by(secret).and_then(|id| state.invitations.get(&id));
+            let row = row.ok_or_else(invitations::unknown)?;
+            match invitations::redeem(row, kind, secret, &request_hash, now) {
+                Redeemed::Valid => {
+                    let made = make(row, now)?;
+                    let answer = serde_json::to_value(&made.answer).unwrap_or_default();
+                    let used = InvitationRow {
+                        used: Some(Use {
+                            request_hash: request_hash.clone(),
+                            at: now,
+                            answer,
+                        }),
+                        ..row.clone()
+                    };
+                    let mut decision = made.change(Change::Invitation(used));
+                    let answer = Ok(decision.answer);
+                    let (changes, events) = (
+                        std::mem::take(&mut decision.changes),
+                        std::mem::take(&mut decision.events),
+                    );
+                    Ok(Decision {
+                        answer,
+                        changes,
+                        events,
+                    })
+                }
+                Redeemed::Again(answer) => {
+                    let answer = serde_json::from_value(answer)
+                        .map_err(|e| Problem::new(Kind::Internal, e.to_string()));
+                    Ok(Decision::only(answer))
+                }
+                // a wrong try is counted, so it is a change although it is refused
+                Redeemed::Wrong(row, problem) => {
+                    Ok(Decision::only(Err(problem)).change(Change::Invitation(row)))
+                }
+                Redeemed::Refused(problem) => Err(problem),
+            }
+        })
+        .await?
+    }
+
+    /// Accepts another domain's invitation: its authority is pinned before anything is sent.
+    pub async fn accept(
+        &self,
+        who: &Principal,
+        invitation: &Invitation,
+    ) -> Result<Domain, Problem> {
+        if invitation.kind != InviteKind::Domain || invitation.name != self.config.domain {
+            let problem = Problem::new(
+                Kind::InvalidRequest,
+                "the invitation is not for this domain",
+            );
+            let why = format!("it invites {:?} {}", invitation.kind, invitation.name);
+            return Err(problem.at("/invitation", why));
+        }
+        let client = Client::pinned(&invitation.url, &invitation.ca_pin, CALL);
+        let client = client.map_err(ClientError::into_problem)?;
+        let own = self.hello(Some(invitation.secret.clone()), Timestamp::now());
+        let theirs: FederationHello = client
+            .post(&format!("{VDN_BASE}/federations"), &own)
+            .await
+            .map_err(|e| from_peer(&invitation.domain, e))?;
+        document::check_clock(&theirs.domain, theirs.now, Timestamp::now())?;
+        let peer = peer_row(&theirs, Timestamp::now())?;
+        if peer.ca_pin != invitation.ca_pin || theirs.domain != invitation.domain {
+            let problem = "the domain that answered is not the one that invited";
+            return Err(Problem::new(Kind::BackendError, problem));
+        }
+        let name = peer.name.clone();
+        self.decide(who, |_, _| {
+            Ok(Decision::only(())
+                .event("domain.federated", None, peer.name.to_string())
+                .change(Change::Peer(peer.clone())))
+        })
+        .await?;
+        self.hear(&name, Timestamp::now());
+        self.peers_changed.notify_waiters();
+        // the first document; a failure here is the heartbeat's to mend
+        if let Err(problem) = self.refresh(&name).await {
+            tracing::warn!("the first document of domain {name}: {problem}");
+        }
+        self.domain(&name).await
+    }
+
+    /// Fetches another domain's document.
+    pub(super) async fn refresh(&self, peer: &Name) -> Result<(), Problem> {
+        let signed: SignedDocument = self
+            .call(peer, |client| async move {
+                client.get(&format!("{VDN_BASE}/domain_document")).await
+            })
+            .await?;
+        let name = peer.clone();
+        self.decide(&Principal::Admin, |state, now| {
+            let row = state.peers.get(&name).ok_or_else(|| not_federated(&name))?;
+            let key = URL_SAFE_NO_PAD
+                .decode(&row.document_key)
+                .map_err(|e| Problem::new(Kind::Internal, format!("key of {name}: {e}")))?;
+            let document = document::verify(&signed, &name, &key, row.document.as_ref(), now)?;
+            let known = row.document.as_ref();
+            // the times of a document are new each time: only what it says is worth a commit
+            if known.is_some_and(|known| says_the_same(known, &document)) {
+                return Ok(Decision::only(()));
+            }
+            let next = PeerRow {
+                document: Some(document),
+                heard_at: Some(now),
+                version: row.version + 1,
+                ..row.clone()
+            };
+            Ok(Decision::only(()).change(Change::Peer(next)))
+        })
+        .await?;
+        self.hear(peer, Timestamp::now());
+        Ok(())
+    }
+
+    /// Calls another domain with its own authority believed and nobody else's.
+    pub(super) async fn call<T, F>(
+        &self,
+        peer: &Name,
+        ask: impl FnOnce(Client) -> F,
+    ) -> Result<T, Problem>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        let row = self.look(|state, _| state.peers.get(peer).cloned()).await;
+        let row = row.ok_or_else(|| not_federated(peer))?;
+        let identity = self.authority.as_peer(&row.ca_pem);
+        let client = Client::tls(&row.url, &identity, CALL).map_err(ClientError::into_problem)?;
+        let answer = ask(client).await.map_err(|e| from_peer(peer, e))?;
+        self.hear(peer, Timestamp::now());
+        Ok(answer)
+    }
+
+    /// This domain's document, signed now.
+    pub async fn document(&self) -> SignedDocument {
+        let document = self.look(|state, now| self.describe(state, now)).await;
+        document::sign(&document, self.authority.document_key())
+    }
+
+    fn describe(&self, state: &State, now: Timestamp) -> DomainDocument {
+        let ledger = Self::ledger(state, None, now);
+        let window = Schedule {
+            start: now,
+            end: later_by(now, 1),
+        };
+        let left = |from: &str, to: &str, capacity_bps: u64| {
+            let share = Share {
+                link: format!("{from}>{to}"),
+                capacity_bps,
+                times: 1,
+            };
+            ledger
+                .max_rate(&[share], Class::Guaranteed, &window, None)
+                .0
+        };
+        let switch = crate::topology::SITE_SWITCH;
+        let border_links = self.config.borders.iter().map(|border| {
+            let name = border.name.as_str();
+            BorderLink {
+                id: border.name.clone(),
+                peer_domain: border.peer_domain.clone(),
+                peer_ref: border.peer_ref.clone(),
+                capacity_bps: border.capacity_bps,
+                reservable_tx_bps: left(switch, name, border.capacity_bps),
+                reservable_rx_bps: left(name, switch, border.capacity_bps),
+                latency_us: border.latency_us,
+                mtu: border.mtu,
+            }
+        });
+        let shared = state
+            .hosts
+            .values()
+            .filter(|host| host.spec.permitted && host.spec.kind == HostKind::Nic);
+        let behind: Vec<Name> = self.config.borders.iter().map(|b| b.name.clone()).collect();
+        let shared_hosts = shared.map(|host| SharedHost {
+            host: host.id.clone(),
+            endpoint: format!("{}/{}", host.spec.node, host.spec.nic),
+            capacity_bps: host.spec.capacity_bps,
+            mtu: host.spec.mtu,
+            ips: host.spec.ips.clone(),
+            behind: behind.clone(),
+        });
+        DomainDocument {
+            domain: self.config.domain.clone(),
+            version: state.shown_revision,
+            issued_at: now,
+            expires_at: later_by(now, document::LIFETIME_SECONDS),
+            abstraction: "border".to_owned(),
+            border_links: border_links.collect(),
+            shared_hosts: shared_hosts.collect(),
+        }
+    }
+
+    /// Another domain, as it stands.
+    pub async fn domain(&self, name: &Name) -> Result<Domain, Problem> {
+        let found = self
+            .domains()
+            .await
+            .into_iter()
+            .find(|domain| domain.name == *name);
+        found.ok_or_else(|| not_found("domain", name))
+    }
+
+    /// All of them.
+    pub async fn domains(&self) -> Vec<Domain> {
+        self.look(|state, now| {
+            let shown = state.peers.values().map(|row| {
+                let heard_at = self.heard_at(&row.name).or(row.heard_at);
+                let silent = heard_at
+                    .is_none_or(|at| now.duration_since(at).as_secs() > super::SILENCE_SECONDS);
+                Domain {
+                    name: row.name.clone(),
+                    url: row.url.clone(),
+                    ca_pin: row.ca_pin.clone(),
+                    state: if silent {
+                        PeerState::Degraded
+                    } else {
+                        PeerState::Up
+                    },
+                    heard_at,
+                    document: row.document.clone(),
+                    version: row.version,
+                }
+            });
+            shown.collect()
+        })
+        .await
+    }
+
+    /// Names and authorities (PEM) of the domains whose certificates are believed.
+    pub async fn believed(&self) -> Vec<(Name, String)> {
+        self.look(|state, _| {
+            let rows = state.peers.values();
+            rows.map(|row| (row.name.clone(), row.ca_pem.clone()))
+                .collect()
+        })
+        .await
+    }
+}
+
+fn says_the_same(a: &DomainDocument, b: &DomainDocument) -> bool {
+    let bare = |d: &DomainDocument| DomainDocument {
+        version: 0,
+        issued_at: Timestamp::UNIX_EPOCH,
+        expires_at: Timestamp::UNIX_EPOCH,
+        ..d.clone()
+    };
+    bare(a) == bare(b)
+}
+
+fn peer_row(hello: &FederationHello, now: Timestamp) -> Result<PeerRow, Problem> {
+    let wrong = |field: &str, why: String| {
+        Problem::new(Kind::InvalidRequest, "the federation is not valid").at(field, why)
+    };
+    let (ca_pin, _) = authority::read_authority(&hello.ca_pem).map_err(|e| wrong("/ca_pem", e))?;
+    let key = URL_SAFE_NO_PAD.decode(&hello.document_key);
+    if key.map_or(true, |key| key.len() != 32) {
+        return Err(wrong(
+            "/document_key",
+            "must be 32 bytes in base64url".into(),
+        ));
+    }
+    if !hello.url.starts_with("https://") {
+        return Err(wrong("/url", "must start with https://".into()));
+    }
+    Ok(PeerRow {
+        name: hello.domain.clone(),
+        url: hello.url.clone(),
+        ca_pem: hello.ca_pem.clone(),
+        ca_pin,
+        document_key: hello.document_key.clone(),
+        document: None,
+        heard_at: Some(now),
+        version: 1,
+    })
+}
+
+/// Another domain's refusal is handed on as it is; its silence is a time-out.
+fn from_peer(peer: &Name, error: ClientError) -> Problem {
+    match error {
+        ClientError::Refused(problem) => {
+            let detail = format!("domain {peer}: {}", problem.detail);
+            Problem { detail, ..*problem }
+        }
+        ClientError::Unreachable { .. } => Problem::new(
+            Kind::PeerTimeout,
+            format!("domain {peer} does not answer: {error}"),
+        ),
+        other => Problem::new(Kind::BackendError, format!("domain {peer}: {other}")),
+    }
+}

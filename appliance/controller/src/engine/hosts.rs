@@ -1,0 +1,129 @@
+//! Hosts: NICs that nodes declare, and pods on them.
+
+use super::{Decision, Engine, not_found};
+use crate::{
+    auth::{self, Principal},
+    state::{Change, State},
+    topology::SITE_SWITCH,
+};
+use dtn_api::{
+    HostId, Problem,
+    host::{Host, HostSpec},
+    lease::Location,
+    problem::Kind,
+};
+use jiff::Timestamp;
+
+/// A declaration that changes nothing is written down this often, in seconds: it says that the
+/// host is still there.
+const REFRESH: i64 = 60;
+
+impl Engine {
+    /// Declares a host; the same again is success.
+    pub async fn declare(
+        &self,
+        who: &Principal,
+        id: &HostId,
+        spec: HostSpec,
+    ) -> Result<Host, Problem> {
+        auth::own_node(who, &spec.node)?;
+        if spec.capacity_bps == 0 || !(68..=65_535).contains(&spec.mtu) {
+            return Err(
+                Problem::new(Kind::InvalidRequest, format!("host {id} is not valid"))
+                    .at("/capacity_bps", "capacity above 0, MTU from 68 to 65535"),
+            );
+        }
+        if !id.mac().is_unicast() {
+            return Err(Problem::new(
+                Kind::InvalidRequest,
+                format!("{id} is no host's address"),
+            ));
+        }
+        self.decide(who, |state, now| {
+            let before = state.hosts.get(id);
+            if let Some(before) = before {
+                auth::own_node(who, &before.spec.node).map_err(|_| {
+                    let other = &before.spec.node;
+                    let problem = format!("host {id} is declared by node {other} already");
+                    Problem::new(Kind::AddressInConflict, problem)
+                })?;
+            }
+            let fresh = |host: &Host| now.duration_since(host.seen_at).as_secs() < REFRESH;
+            if let Some(same) = before.filter(|host| host.spec == spec && fresh(host)) {
+                return Ok(Decision::only(same.clone()));
+            }
+            let location = spec
+                .location
+                .clone()
+                .or_else(|| before.map(|host| host.location.clone()))
+                .unwrap_or_else(|| free_port(state));
+            let host = Host {
+                id: id.clone(),
+                location,
+                seen_at: now,
+                version: before.map_or(1, |host| host.version + u64::from(host.spec != spec)),
+                spec,
+            };
+            Ok(Decision::only(host.clone()).change(Change::Host(host)))
+        })
+        .await
+    }
+
+    /// Forgets a host. One that a slice rests on stays.
+    pub async fn undeclare(&self, who: &Principal, id: &HostId) -> Result<(), Problem> {
+        self.decide(who, |state, now| {
+            let Some(host) = state.hosts.get(id) else {
+                return Ok(Decision::only(()));
+            };
+            auth::own_node(who, &host.spec.node)?;
+            if let Some(slice) = rests_on(state, id, now) {
+                let problem = format!("slice {slice} rests on host {id}: end it first");
+                return Err(Problem::new(Kind::StateConflict, problem));
+            }
+            Ok(Decision::only(()).change(Change::NoHost(id.clone())))
+        })
+        .await
+    }
+
+    /// One host.
+    pub async fn host(&self, id: &HostId) -> Result<Host, Problem> {
+        self.look(|state, _| {
+            state
+                .hosts
+                .get(id)
+                .cloned()
+                .ok_or_else(|| not_found("host", id))
+        })
+        .await
+    }
+}
+
+/// The switch of the fabric `edge` has as many ports as it needs.
+fn free_port(state: &State) -> Location {
+    let used = |port: u32| {
+        state
+            .hosts
+            .values()
+            .any(|h| h.location.device == SITE_SWITCH && h.location.port == port)
+    };
+    let port = (1..).find(|port| !used(*port)).unwrap_or(u32::MAX);
+    Location {
+        device: SITE_SWITCH.to_owned(),
+        port,
+    }
+}
+
+fn rests_on(state: &State, id: &HostId, now: Timestamp) -> Option<String> {
+    let booked = state
+        .bookings
+        .values()
+        .filter(|booking| booking.slice.booked_at(now));
+    booked
+        .map(|booking| &booking.slice.spec)
+        .find(|spec| {
+            spec.members
+                .iter()
+                .any(|member| member.host.as_ref() == Some(id))
+        })
+        .map(|spec| spec.name.to_string())
+}

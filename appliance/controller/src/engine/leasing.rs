@@ -1,0 +1,206 @@
+//! Leases: granted, renewed and given back. Whose they are is looked at here, which addresses they
+//! have is decided in [`crate::leases`].
+
+use super::{Decision, Engine, Once, not_found};
+use crate::{
+    auth::{self, Principal},
+    leases::{self, Asker, LeaseRow},
+    state::{Change, State},
+};
+use dtn_api::{
+    Name, Problem,
+    lease::{Lease, LeaseRequest, RenewResult},
+    problem::Kind,
+};
+use std::{collections::BTreeSet, net::IpAddr};
+use uuid::Uuid;
+
+/// Most leases in one renewal.
+const MOST_AT_ONCE: usize = 1000;
+
+impl Engine {
+    /// The client's lease, and whether it was made now. The client's id makes it idempotent; the
+    /// key of the request is honoured beside it.
+    pub async fn lease(
+        &self,
+        who: &Principal,
+        once: &Once,
+        slice: Uuid,
+        request: &LeaseRequest,
+    ) -> Result<(Lease, bool), Problem> {
+        let node = match who {
+            Principal::Node(name) => Some(name.clone()),
+            _ => None,
+        };
+        self.decide(who, |state, now| {
+            // a key that was used for another request is a mistake of the caller
+            once.find(state)?;
+            let booking = state
+                .bookings
+                .get(&slice)
+                .ok_or_else(|| not_found("slice", &slice))?;
+            let rows = state.leases_of(slice);
+            if let Some(other) = rows
+                .iter()
+                .find(|row| row.lease.client_id == request.client_id && row.occupies())
+            {
+                own(who, other)?;
+            }
+            let asker = Asker {
+                id: Uuid::now_v7(),
+                node,
+            };
+            let foreign = foreign_addresses(state, request);
+            let grant = leases::grant(&booking.slice, &rows, &foreign, request, &asker, now)?;
+            let lease = grant.row.lease.clone();
+            let mut decision = Decision::only((lease.clone(), grant.fresh));
+            if state.leases.get(&lease.id) == Some(&grant.row) {
+                return Ok(decision);
+            }
+            if let Some(old) = grant.replaces {
+                decision = decision.change(Change::NoLease(old));
+            }
+            if grant.fresh {
+                let ips: Vec<_> = lease.ips.iter().map(ToString::to_string).collect();
+                let detail = format!("{} to {}", ips.join(" "), lease.client_id);
+                decision = decision.event("lease.bound", Some(lease.id), detail);
+            }
+            decision = decision.change(once.keep(&lease.id, None, now));
+            Ok(decision.change(Change::Lease(grant.row)))
+        })
+        .await
+    }
+
+    /// One lease that the caller may see.
+    pub async fn lease_of(&self, who: &Principal, id: Uuid) -> Result<Lease, Problem> {
+        self.look(|state, _| {
+            let row = state
+                .leases
+                .get(&id)
+                .ok_or_else(|| not_found("lease", &id))?;
+            own(who, row)?;
+            Ok(row.lease.clone())
+        })
+        .await
+    }
+
+    /// Starts the lifetime anew.
+    pub async fn renew(&self, who: &Principal, id: Uuid) -> Result<Lease, Problem> {
+        let mut results = self.renew_all(who, &[id]).await?;
+        let one = results.pop();
+        match one {
+            Some(RenewResult {
+                lease: Some(lease), ..
+            }) => Ok(lease),
+            Some(RenewResult {
+                problem: Some(problem),
+                ..
+            }) => Err(problem),
+            _ => Err(not_found("lease", &id)),
+        }
+    }
+
+    /// Starts the lifetime of many anew, each by itself, in one commit.
+    pub async fn renew_all(
+        &self,
+        who: &Principal,
+        ids: &[Uuid],
+    ) -> Result<Vec<RenewResult>, Problem> {
+        if ids.len() > MOST_AT_ONCE {
+            return Err(
+                Problem::new(Kind::InvalidRequest, "too many leases in one renewal")
+                    .at("/ids", format!("at most {MOST_AT_ONCE}")),
+            );
+        }
+        self.decide(who, |state, now| {
+            let mut decision = Decision::only(Vec::new());
+            for id in ids {
+                let renewed = state
+                    .leases
+                    .get(id)
+                    .ok_or_else(|| not_found("lease", id))
+                    .and_then(|row| own(who, row).map(|()| row))
+                    .and_then(|row| leases::renew(row, now));
+                let result = match renewed {
+                    Ok(row) => {
+                        let lease = row.lease.clone();
+                        decision.changes.push(Change::Lease(row));
+                        RenewResult {
+                            id: *id,
+                            lease: Some(lease),
+                            problem: None,
+                        }
+                    }
+                    Err(problem) => RenewResult {
+                        id: *id,
+                        lease: None,
+                        problem: Some(problem),
+                    },
+                };
+                decision.answer.push(result);
+            }
+            Ok(decision)
+        })
+        .await
+    }
+
+    /// Gives a lease back; success when there is none.
+    pub async fn release(&self, who: &Principal, id: Uuid) -> Result<(), Problem> {
+        self.decide(who, |state, now| {
+            let Some(row) = state.leases.get(&id) else {
+                return Ok(Decision::only(()));
+            };
+            own(who, row)?;
+            let Some(released) = leases::release(row, now) else {
+                return Ok(Decision::only(()));
+            };
+            let detail = format!("of {}", row.lease.client_id);
+            Ok(Decision::only(())
+                .event("lease.released", Some(id), detail)
+                .change(Change::Lease(released)))
+        })
+        .await
+    }
+
+    /// Leases that the caller may see, of one slice or one node.
+    pub async fn leases(
+        &self,
+        who: &Principal,
+        slice: Option<Uuid>,
+        node: Option<&Name>,
+    ) -> Vec<Lease> {
+        self.look(|state, _| {
+            let wanted = |row: &&LeaseRow| {
+                slice.is_none_or(|id| row.lease.slice_id == id)
+                    && node.is_none_or(|name| row.node.as_ref() == Some(name))
+                    && row.occupies()
+                    && own(who, row).is_ok()
+            };
+            state
+                .leases
+                .values()
+                .filter(wanted)
+                .map(|row| row.lease.clone())
+                .collect()
+        })
+        .await
+    }
+}
+
+fn own(who: &Principal, row: &LeaseRow) -> Result<(), Problem> {
+    match &row.node {
+        Some(node) => auth::own_node(who, node),
+        None => Ok(()),
+    }
+}
+
+/// Addresses that hosts with another MAC are known by.
+fn foreign_addresses(state: &State, request: &LeaseRequest) -> BTreeSet<IpAddr> {
+    let others = state
+        .hosts
+        .values()
+        .filter(|host| host.id.mac() != request.mac);
+    others
+        .flat_map(|host| host.spec.ips.iter().copied())
+        .collect()
+}

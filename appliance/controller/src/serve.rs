@@ -1,0 +1,258 @@
+//! Sockets: TLS for hosts and other domains, a unix socket for root on this machine. Who calls is
+//! known before a request is read.
+
+use crate::{
+    auth::{Principal, principal_of},
+    authority::Authority,
+    config::Config,
+    engine::{self, Engine},
+    routes,
+    store::Embedded,
+};
+use axum::{Extension, Router};
+use dtn_api::Name;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::{GracefulShutdown, Watcher},
+    service::TowerToHyperService,
+};
+use jiff::Timestamp;
+use std::{
+    collections::BTreeMap, io, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path,
+    sync::Arc, time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+mod domain_verifier;
+mod notify;
+
+/// Connections at once, on either socket.
+const CONNECTIONS: usize = 512;
+/// Longest time for a handshake.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Longest time for a request's head.
+const HEAD: Duration = Duration::from_secs(10);
+/// How long open requests may take after the end was asked for.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// A running controller.
+pub struct Running {
+    /// Where TLS is served.
+    pub address: SocketAddr,
+    /// The controller.
+    pub engine: Arc<Engine>,
+    served: tokio::task::JoinHandle<()>,
+}
+impl Running {
+    /// Waits until everything has ended.
+    pub async fn ended(self) {
+        if let Err(e) = self.served.await {
+            tracing::error!("serving: {e}");
+        }
+    }
+}
+
+/// Starts a controller with its state below `root`; it serves when this returns.
+pub async fn start(
+    mut config: Config,
+    root: &Path,
+    stop: CancellationToken,
+) -> anyhow::Result<Running> {
+    use anyhow::Context;
+    let state = root
+        .join(dtn_api::STATE_DIR.trim_start_matches('/'))
+        .join("vdn");
+    let socket = root.join(dtn_api::VDND_SOCKET.trim_start_matches('/'));
+    for folder in [Some(state.as_path()), socket.parent()]
+        .into_iter()
+        .flatten()
+    {
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    let tcp = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("listening on {} (listen.address)", config.listen))?;
+    let address = tcp.local_addr()?;
+    if config.listen.port() == 0 {
+        // a port of the kernel's choice: the one that there is now is how it is reached
+        config.url = config.url.replace(":0", &format!(":{}", address.port()));
+    }
+    let authority = Authority::open(
+        &state.join("keys"),
+        &config.domain,
+        &config.names,
+        Timestamp::now(),
+    )?;
+    let store = Arc::new(Embedded::open(&state.join("store.redb"))?);
+    let engine = Arc::new(Engine::start(config, authority, store).await?);
+    let unix =
+        listen_unix(&socket).with_context(|| format!("listening on {}", socket.display()))?;
+    let verifier = Arc::new(domain_verifier::DomainVerifier::new(engine.authority())?);
+    believe(&engine, &verifier).await;
+    let tls = domain_verifier::server_config(engine.authority(), verifier.clone())?;
+
+    let router = routes::router(engine.clone());
+    let served = tokio::spawn({
+        let engine = engine.clone();
+        async move {
+            let open = GracefulShutdown::new();
+            let domain = engine.config().domain.clone();
+            let peers = async {
+                loop {
+                    // the notice can come before we listen for it; the period covers that
+                    let _ = timeout(Duration::from_secs(1), engine.peers_changed()).await;
+                    believe(&engine, &verifier).await;
+                }
+            };
+            tokio::select! {
+                () = accept_tls(tcp, TlsAcceptor::from(tls), router.clone(), &open, domain) => {}
+                () = accept_unix(unix, router, &open) => {}
+                () = engine::run_clock(engine.clone(), stop.clone()) => {}
+                () = notify::watchdog(&engine) => {}
+                () = peers => {}
+                () = stop.cancelled() => {}
+            }
+            notify::stopping();
+            if timeout(DRAIN, open.shutdown()).await.is_err() {
+                tracing::warn!(
+                    "requests were open {} s after the end was asked for",
+                    DRAIN.as_secs()
+                );
+            }
+        }
+    });
+    notify::ready(&format!(
+        "serving domain {} on {address}",
+        engine.config().domain
+    ));
+    Ok(Running {
+        address,
+        engine,
+        served,
+    })
+}
+
+/// Runs a controller until it is stopped.
+pub async fn run(config: Config, root: &Path, stop: CancellationToken) -> anyhow::Result<()> {
+    start(config, root, stop).await?.ended().await;
+    Ok(())
+}
+
+async fn believe(engine: &Engine, verifier: &domain_verifier::DomainVerifier) {
+    let mut all = BTreeMap::new();
+    for (name, pem) in engine.believed().await {
+        all.insert(name, pem);
+    }
+    verifier.believe(&all);
+}
+
+/// For root alone; bound under another name first, so that nobody connects before the mode is set.
+fn listen_unix(socket: &Path) -> io::Result<UnixListener> {
+    let hidden = socket.with_extension("new");
+    for old in [socket, &hidden] {
+        match std::fs::remove_file(old) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    let listener = UnixListener::bind(&hidden)?;
+    std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&hidden, socket)?;
+    Ok(listener)
+}
+
+async fn accept_tls(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    router: Router,
+    open: &GracefulShutdown,
+    domain: Name,
+) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                pause(&e).await;
+                continue;
+            }
+        };
+        let (tls, router, watcher, domain) =
+            (tls.clone(), router.clone(), open.watcher(), domain.clone());
+        // the handshake is not waited for here: a slow one would keep everybody out
+        tokio::spawn(async move {
+            let stream = match timeout(HANDSHAKE, tls.accept(stream)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(e)) => return tracing::debug!("a handshake failed: {e}"),
+                Err(_) => return tracing::debug!("a handshake took too long"),
+            };
+            let chain = stream.get_ref().1.peer_certificates();
+            let who = chain
+                .and_then(|chain| chain.first())
+                .map_or(Principal::Anonymous, |own| principal_of(own, &domain));
+            serve(stream, router, who, watcher).await;
+            drop(slot);
+        });
+    }
+}
+
+async fn accept_unix(listener: UnixListener, router: Router, open: &GracefulShutdown) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                pause(&e).await;
+                continue;
+            }
+        };
+        // the socket's mode keeps others out; who is not root has been let in by root
+        let who = match stream.peer_cred() {
+            Ok(peer) if peer.uid() == 0 => Principal::Admin,
+            _ => Principal::Anonymous,
+        };
+        let (router, watcher) = (router.clone(), open.watcher());
+        tokio::spawn(async move {
+            serve(stream, router, who, watcher).await;
+            drop(slot);
+        });
+    }
+}
+
+/// Out of descriptors: others have to end first.
+async fn pause(error: &io::Error) {
+    tracing::warn!("accepting a connection: {error}");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    who: Principal,
+    watcher: Watcher,
+) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .serve_connection(
+            TokioIo::new(stream),
+            TowerToHyperService::new(router.layer(Extension(who))),
+        );
+    if let Err(e) = watcher.watch(connection).await {
+        tracing::debug!("a connection ended: {e}");
+    }
+}

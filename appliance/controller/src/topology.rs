@@ -1,0 +1,437 @@
+//! The network that slices are booked on: a graph of directed links, the tree of a slice in it, and
+//! the fabrics that enforce slices.
+//!
+//! The tree is the one of the founding papers: the centre is the inner node with the least sum of
+//! path lengths to the members (closeness centrality), the tree is the union of the members'
+//! shortest paths to it. Ties go to the lowest name, so that two controllers agree.
+
+use crate::admission::Share;
+use dtn_api::{
+    HostId, Name, Problem,
+    host::{Enforcement, Host, HostKind},
+    problem::Kind,
+    slice::{Class, Member, Mode, Slice, SliceSpec},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The one switch of the fabric `edge`.
+pub const SITE_SWITCH: &str = "site-switch";
+
+/// A directed link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Node it leaves.
+    pub from: String,
+    /// Node it enters.
+    pub to: String,
+    /// Bits per second of frames.
+    pub capacity_bps: u64,
+    /// MTU in bytes.
+    pub mtu: u32,
+}
+impl Link {
+    /// `from>to`.
+    pub fn name(&self) -> String {
+        format!("{}>{}", self.from, self.to)
+    }
+}
+
+/// A graph of directed links. Leaves carry no transit traffic.
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    links: BTreeMap<String, Link>,
+    leaves: BTreeSet<String>,
+}
+
+/// The links that join a slice's members, both directions of each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree {
+    /// The node in the middle.
+    pub center: String,
+    /// Every directed link with the number of members on its near side.
+    pub links: Vec<(Link, usize)>,
+}
+
+impl Graph {
+    /// Adds both directions between two nodes.
+    pub fn join(&mut self, a: &str, b: &str, capacity_bps: u64, mtu: u32) {
+        for (from, to) in [(a, b), (b, a)] {
+            let link = Link {
+                from: from.to_owned(),
+                to: to.to_owned(),
+                capacity_bps,
+                mtu,
+            };
+            self.links.insert(link.name(), link);
+        }
+    }
+    /// Says that a node is an end and not on anybody's way.
+    pub fn leaf(&mut self, node: &str) {
+        self.leaves.insert(node.to_owned());
+    }
+    /// Every directed link, in the order of names.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// Distance in hops from one node to each that can be reached, with the node before it.
+    fn reach(&self, from: &str, usable: &dyn Fn(&Link) -> bool) -> BTreeMap<&str, (usize, &str)> {
+        let mut found: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+        let Some((from, ())) = self
+            .links
+            .values()
+            .find(|link| link.from == from)
+            .map(|link| (link.from.as_str(), ()))
+        else {
+            return found;
+        };
+        found.insert(from, (0, from));
+        let mut front = vec![from];
+        let mut hops = 0;
+        // every hop costs the same, so the front is Dijkstra's queue
+        while !front.is_empty() {
+            hops += 1;
+            let mut next: BTreeMap<&str, &str> = BTreeMap::new();
+            for node in front {
+                if node != from && self.leaves.contains(node) {
+                    continue;
+                }
+                for link in self.links.values().filter(|l| l.from == node && usable(l)) {
+                    if !found.contains_key(link.to.as_str()) {
+                        next.entry(&link.to).or_insert(node);
+                    }
+                }
+            }
+            front = next.keys().copied().collect();
+            for (node, before) in next {
+                found.insert(node, (hops, before));
+            }
+        }
+        found
+    }
+
+    /// The tree that joins these leaves over usable links; `None` when there is none.
+    pub fn tree(&self, members: &[String], usable: &dyn Fn(&Link) -> bool) -> Option<Tree> {
+        // a path must be usable in both directions: what is sent is also received
+        let both = |link: &Link| {
+            let back = self.links.get(&format!("{}>{}", link.to, link.from));
+            usable(link) && back.is_some_and(usable)
+        };
+        let reached: Vec<_> = members.iter().map(|m| self.reach(m, &both)).collect();
+        let inner: BTreeSet<&str> = self
+            .links
+            .values()
+            .map(|link| link.from.as_str())
+            .filter(|node| !self.leaves.contains(*node))
+            .collect();
+        let center = inner
+            .into_iter()
+            .filter_map(|node| {
+                let hops = reached
+                    .iter()
+                    .map(|from| from.get(node).map(|(hops, _)| *hops));
+                let sum: Option<usize> = hops.sum();
+                Some((sum?, node))
+            })
+            .min()
+            .map(|(_, node)| node)?;
+        let mut near: BTreeMap<String, usize> = BTreeMap::new();
+        for (member, from) in members.iter().zip(&reached) {
+            let mut node = center;
+            while node != member {
+                let (_, before) = from.get(node)?;
+                *near.entry(format!("{before}>{node}")).or_default() += 1;
+                // the way back carries what the others send to this member
+                near.entry(format!("{node}>{before}")).or_default();
+                node = before;
+            }
+        }
+        let all = members.len();
+        let links = near
+            .iter()
+            .filter_map(|(name, count)| {
+                let link = self.links.get(name)?.clone();
+                let back = near.get(&format!("{}>{}", link.to, link.from)).copied();
+                let count = match count {
+                    0 => all - back.unwrap_or(0),
+                    count => *count,
+                };
+                Some((link, count))
+            })
+            .collect();
+        Some(Tree {
+            center: center.to_owned(),
+            links,
+        })
+    }
+}
+
+/// What the fabric says of a slice, with its ground.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether what was promised is enforced.
+    pub enforced: bool,
+    /// Whether something is there to be enforced.
+    pub present: bool,
+    /// In words.
+    pub reason: String,
+}
+
+/// A border link of this domain, as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Border {
+    /// Its name here.
+    pub name: Name,
+    /// The domain at its other end.
+    pub peer_domain: Name,
+    /// Its name there.
+    pub peer_ref: Name,
+    /// Bits per second of frames.
+    pub capacity_bps: u64,
+    /// One-way latency in microseconds.
+    pub latency_us: u64,
+    /// MTU in bytes.
+    pub mtu: u32,
+}
+
+/// What enforces slices. A fabric decides; it holds nothing that the store does not have.
+pub trait Fabric: Send + Sync {
+    /// Its name, for `/topology`.
+    fn name(&self) -> &'static str;
+    /// The graph that slices are booked on.
+    fn topology(&self, hosts: &BTreeMap<HostId, Host>) -> Graph;
+    /// The node of a member in that graph.
+    fn node(&self, member: &Member) -> Option<String>;
+    /// Why this quality of service cannot be enforced here; empty when it can.
+    fn refuses(&self, spec: &SliceSpec) -> Option<Problem>;
+    /// Whether a slice is enforced, from what was read back.
+    fn verify(
+        &self,
+        slice: &Slice,
+        hosts: &BTreeMap<HostId, Host>,
+        reports: &BTreeMap<HostId, Enforcement>,
+    ) -> Verdict;
+    /// What the fabric needs and does not have; empty when it is well.
+    fn trouble(&self) -> Option<String>;
+}
+
+/// The fabric whose hosts enforce: one switch, every declared NIC a port, every border link a port.
+#[derive(Debug, Clone)]
+pub struct Edge {
+    borders: Vec<Border>,
+}
+
+impl Edge {
+    /// With these border links.
+    pub fn new(borders: Vec<Border>) -> Self {
+        Self { borders }
+    }
+}
+
+fn nic_node(id: &HostId) -> String {
+    let id = id.as_str();
+    format!("nic-{}", id.strip_suffix("-none").unwrap_or(id))
+}
+
+impl Fabric for Edge {
+    fn name(&self) -> &'static str {
+        "edge"
+    }
+    fn topology(&self, hosts: &BTreeMap<HostId, Host>) -> Graph {
+        let mut graph = Graph::default();
+        for host in hosts.values().filter(|h| h.spec.kind == HostKind::Nic) {
+            let node = nic_node(&host.id);
+            graph.join(&node, SITE_SWITCH, host.spec.capacity_bps, host.spec.mtu);
+            graph.leaf(&node);
+        }
+        for border in &self.borders {
+            graph.join(
+                border.name.as_str(),
+                SITE_SWITCH,
+                border.capacity_bps,
+                border.mtu,
+            );
+            graph.leaf(border.name.as_str());
+        }
+        graph
+    }
+    fn node(&self, member: &Member) -> Option<String> {
+        match (&member.host, &member.border_link) {
+            (Some(host), None) => Some(nic_node(host)),
+            (None, Some(border)) => Some(border.to_string()),
+            _ => None,
+        }
+    }
+    fn refuses(&self, spec: &SliceSpec) -> Option<Problem> {
+        (spec.qos.mode == Mode::Aggregate).then(|| {
+            Problem::new(
+                Kind::UnenforceableQos,
+                "the hosts pace each sender for itself, so a total over several senders cannot be \
+                 kept: ask for mode pair or hose",
+            )
+            .at("/qos/mode", "aggregate is not enforced by the fabric edge")
+        })
+    }
+    fn verify(
+        &self,
+        slice: &Slice,
+        hosts: &BTreeMap<HostId, Host>,
+        reports: &BTreeMap<HostId, Enforcement>,
+    ) -> Verdict {
+        let best_effort = slice.spec.qos.class == Class::BestEffort;
+        let members = slice.spec.members.iter().filter_map(|m| m.host.as_ref());
+        // a pod must be paced; a NIC only once a node has said that something on it sends
+        let senders: Vec<&HostId> = members
+            .filter(|id| {
+                let pod = hosts.get(*id).is_some_and(|h| h.spec.kind == HostKind::Pod);
+                pod || reports.contains_key(*id)
+            })
+            .collect();
+        let unpaced = senders.iter().find_map(|id| match reports.get(*id) {
+            None => Some(format!("no node has reported how {id} is paced")),
+            Some(_) if best_effort => None,
+            Some(report) if report.rate_bps == 0 => {
+                Some(format!("{id} is not paced ({})", report.by))
+            }
+            Some(report) if report.rate_bps > slice.spec.qos.rate_bps => Some(format!(
+                "{id} is paced to {} bit/s, above the slice's {} bit/s",
+                report.rate_bps, slice.spec.qos.rate_bps
+            )),
+            Some(_) => None,
+        });
+        match (senders.is_empty(), unpaced) {
+            (true, _) => Verdict {
+                enforced: false,
+                present: false,
+                reason: "no pod is in the slice yet: there is nothing to pace".into(),
+            },
+            (false, Some(reason)) => Verdict {
+                enforced: false,
+                present: true,
+                reason,
+            },
+            (false, None) => Verdict {
+                enforced: true,
+                present: true,
+                reason: format!(
+                    "{} sender(s) paced, read back from the kernel",
+                    senders.len()
+                ),
+            },
+        }
+    }
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+}
+
+/// What a slice takes of every link on its tree.
+///
+/// `usable` filters links (those that admit the rate). Where no tree is left with it, the tree of
+/// the whole graph is taken, so that admission can name the link and the number.
+pub fn shares(
+    fabric: &dyn Fabric,
+    graph: &Graph,
+    mode: Mode,
+    members: &[Member],
+    usable: &dyn Fn(&Link) -> bool,
+) -> Result<(Vec<Share>, u32), Problem> {
+    let nodes: Vec<String> = members.iter().filter_map(|m| fabric.node(m)).collect();
+    let all = nodes.len() as u64;
+    let tree = graph
+        .tree(&nodes, usable)
+        .or_else(|| graph.tree(&nodes, &|_| true))
+        .ok_or_else(|| {
+            Problem::new(
+                Kind::NoPath,
+                format!(
+                    "no path joins {}: see which hosts are declared and which border links are \
+                     configured (GET /topology)",
+                    nodes.join(" and ")
+                ),
+            )
+        })?;
+    let mtu = tree.links.iter().map(|(link, _)| link.mtu).min();
+    let shares = tree
+        .links
+        .into_iter()
+        .map(|(link, near)| Share {
+            link: link.name(),
+            capacity_bps: link.capacity_bps,
+            times: match mode {
+                Mode::Pair | Mode::Aggregate => 1,
+                // what the smaller side can send or take
+                Mode::Hose => (near as u64).min(all - near as u64).max(1),
+            },
+        })
+        .collect();
+    Ok((shares, mtu.unwrap_or(1500)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring() -> Graph {
+        // three leaves on a ring of four switches
+        let mut graph = Graph::default();
+        for (a, b) in [("s1", "s2"), ("s2", "s3"), ("s3", "s4"), ("s4", "s1")] {
+            graph.join(a, b, 1000, 9000);
+        }
+        for (leaf, switch) in [("a", "s1"), ("b", "s2"), ("c", "s3")] {
+            graph.join(leaf, switch, 100, 1500);
+            graph.leaf(leaf);
+        }
+        graph
+    }
+
+    #[test]
+    fn the_center_is_closest_to_all_members() {
+        let members = ["a", "b", "c"].map(str::to_owned);
+        let tree = ring().tree(&members, &|_| true).unwrap();
+        assert_eq!(tree.center, "s2");
+        let names: Vec<String> = tree
+            .links
+            .iter()
+            .map(|(l, n)| format!("{}={n}", l.name()))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "a>s1=1", "b>s2=1", "c>s3=1", "s1>a=2", "s1>s2=1", "s2>b=2", "s2>s1=2", "s2>s3=2",
+                "s3>c=2", "s3>s2=1"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_full_link_is_gone_around_in_both_directions() {
+        let members = ["a", "b"].map(str::to_owned);
+        let tree = ring()
+            .tree(&members, &|link| link.name() != "s2>s1")
+            .unwrap();
+        assert!(
+            tree.links.iter().any(|(l, _)| l.name() == "s4>s1"),
+            "{tree:?}"
+        );
+        assert!(
+            ring()
+                .tree(&members, &|link| link.name() != "a>s1")
+                .is_none()
+        );
+        // a leaf is nobody's way
+        let mut graph = Graph::default();
+        for (a, b) in [("x", "m"), ("m", "y")] {
+            graph.join(a, b, 1, 1500);
+        }
+        for leaf in ["x", "m", "y"] {
+            graph.leaf(leaf);
+        }
+        assert!(graph.tree(&["x".into(), "y".into()], &|_| true).is_none());
+    }
+
+    #[test]
+    fn an_unknown_member_has_no_path() {
+        assert!(ring().tree(&["a".into(), "zz".into()], &|_| true).is_none());
+    }
+}
