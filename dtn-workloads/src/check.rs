@@ -210,16 +210,22 @@ fn check_container(spec: &PodSpec, container: &Container, at: &str, problems: &m
 }
 
 fn check_volume(volume: &Volume, at: &str, problems: &mut Vec<Problem>) {
+    if volume.empty_dir.is_some() {
+        // podman 4.3 names the volume as the pod does, for all pods, and leaves it behind
+        let why = "podman makes of it a volume on the disk that pods share and nobody removes; write to /dev/shm, or to a folder of the pod's data";
+        problems.push(Problem::new(format!("{at}.emptyDir"), why));
+        return;
+    }
     let Some(host) = &volume.host_path else {
         let known = [
-            volume.empty_dir.is_some(),
             volume.config_map.is_some(),
             volume.secret.is_some(),
             volume.persistent_volume_claim.is_some(),
             volume.projected.is_some(),
         ];
         if !known.contains(&true) {
-            let why = "only hostPath, emptyDir, configMap, secret, projected and persistentVolumeClaim can be had";
+            let why =
+                "only hostPath, configMap, secret, projected and persistentVolumeClaim can be had";
             problems.push(Problem::new(at, why));
         }
         return;

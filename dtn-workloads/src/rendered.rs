@@ -6,11 +6,6 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt as _;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Folders that podman gives every container with a read-only root as memory of its own
-/// (`--read-only-tmpfs`). As a volume podman 4 would make them named volumes on the disk, which
-/// every pod shares and nobody removes.
-const PODMAN_TMPFS: [&str; 3] = ["/tmp", "/run", "/var/tmp"];
-
 /// A pod that may run.
 #[derive(Debug, Clone)]
 pub struct RenderedPod {
@@ -81,37 +76,12 @@ impl RenderedPod {
         serde_saphyr::to_string(&self.pod)
     }
 
-    /// For `podman play kube --network none`, 4.3 and later: without ports, which podman would
-    /// map and cannot without a network of its own; without volumes in memory, which a container
-    /// with a read-only root has anyway.
+    /// For `podman play kube --network none`, 4.3 and later: without ports, which podman would map
+    /// and cannot without a network of its own ("PortMappings can only be used with Bridge").
     pub fn podman_yaml(&self) -> Result<String, serde_saphyr::ser_error::Error> {
         let mut pod = self.pod.clone();
-        if let Some(spec) = &mut pod.spec {
-            let mut dropped = BTreeSet::new();
-            for volume in spec
-                .volumes
-                .iter()
-                .flatten()
-                .filter(|volume| volume.empty_dir.is_some())
-            {
-                let mounts = spec
-                    .containers
-                    .iter()
-                    .flat_map(|c| c.volume_mounts.iter().flatten());
-                let mut mine = mounts.filter(|mount| mount.name == volume.name);
-                if mine.all(|mount| PODMAN_TMPFS.contains(&mount.mount_path.as_str())) {
-                    dropped.insert(volume.name.clone());
-                }
-            }
-            for container in &mut spec.containers {
-                container.ports = None;
-                if let Some(mounts) = &mut container.volume_mounts {
-                    mounts.retain(|mount| !dropped.contains(&mount.name));
-                }
-            }
-            if let Some(volumes) = &mut spec.volumes {
-                volumes.retain(|volume| !dropped.contains(&volume.name));
-            }
+        for container in pod.spec.iter_mut().flat_map(|spec| &mut spec.containers) {
+            container.ports = None;
         }
         serde_saphyr::to_string(&pod)
     }

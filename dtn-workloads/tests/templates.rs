@@ -157,7 +157,7 @@ fn each_rule_refuses_its_own_breach() {
     let good = serde_json::to_value(xrootd(&[("name", "a")]).unwrap().pod).unwrap();
     let container = "/spec/containers/0";
     let security = "/spec/containers/0/securityContext";
-    let breaches: [(&str, Value, &str); 18] = [
+    let breaches: [(&str, Value, &str); 19] = [
         ("/spec/hostNetwork", json!(true), "spec.hostNetwork"),
         ("/spec/hostPID", json!(true), "spec.hostPID"),
         ("/spec/hostIPC", json!(true), "spec.hostIPC"),
@@ -227,6 +227,11 @@ fn each_rule_refuses_its_own_breach() {
             "spec.containers[0].ports[0].hostPort",
         ),
         (
+            "/spec/volumes/0",
+            json!({"name": "data", "emptyDir": {}}),
+            "spec.volumes[0].emptyDir",
+        ),
+        (
             "/spec/volumes/0/hostPath/type",
             json!("DirectoryOrCreate"),
             "spec.volumes[0].hostPath.type",
@@ -243,7 +248,11 @@ fn each_rule_refuses_its_own_breach() {
         let parent = pod
             .pointer_mut(parent)
             .unwrap_or_else(|| panic!("{pointer}"));
-        parent[key.replace("~1", "/")] = value;
+        let key = key.replace("~1", "/");
+        match (key.parse::<usize>(), parent) {
+            (Ok(index), Value::Array(items)) => items[index] = value,
+            (_, parent) => parent[key] = value,
+        }
         let problems = dtn_workloads::check(&serde_json::from_value(pod).unwrap());
         let paths: Vec<_> = problems
             .iter()
