@@ -3,7 +3,11 @@
 
 use anyhow::{Context, Result};
 use dtn_api::{Rate, Size, Span, nic::NicClass, slice::Class};
-use dtn_lab::{Options, options, outer, part};
+use dtn_lab::{
+    Options,
+    options::{self, Stage},
+    outer, part,
+};
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
@@ -22,7 +26,13 @@ enum LabVerb {
     /// Bring two sites up, move files through a slice, report, take everything down
     Run(Box<Wish>),
     /// Bring two sites up, federated, and leave them for the other verbs
-    Up(Box<Wish>),
+    Up {
+        #[command(flatten)]
+        wish: Box<Wish>,
+        /// How far: cables, engines or daemons
+        #[arg(long, value_name = "STAGE", default_value = "daemons")]
+        until: Stage,
+    },
     /// Take a lab down that was left up
     Down {
         /// The lab's folder
@@ -101,8 +111,8 @@ struct Wish {
 /// Called from `main` before any runtime or thread exists; returns the exit code of the program.
 pub(crate) fn run(args: LabArgs) -> Result<ExitCode> {
     match args.verb {
-        LabVerb::Run(wish) => outer::run(&resolve(*wish, false)?)?,
-        LabVerb::Up(wish) => outer::run(&resolve(*wish, true)?)?,
+        LabVerb::Run(wish) => outer::run(&resolve(*wish, None)?)?,
+        LabVerb::Up { wish, until } => outer::run(&resolve(*wish, Some(until))?)?,
         LabVerb::Down { state } => outer::down(&absolute(&state)?)?,
         LabVerb::Part { words } => return part::play(part::Part::parse(&words)?),
     }
@@ -110,7 +120,7 @@ pub(crate) fn run(args: LabArgs) -> Result<ExitCode> {
 }
 
 /// Everything as absolute paths: the capsule stands elsewhere.
-fn resolve(wish: Wish, only_up: bool) -> Result<Options> {
+fn resolve(wish: Wish, until: Option<Stage>) -> Result<Options> {
     let program = std::env::current_exe().context("finding this program's own file")?;
     let beside = program.parent().unwrap_or(Path::new("/")).to_path_buf();
     let bin_dir = wish.bin_dir.as_deref().map_or(Ok(beside), absolute)?;
@@ -120,7 +130,10 @@ fn resolve(wish: Wish, only_up: bool) -> Result<Options> {
     };
     let image = match &wish.image {
         Some(image) => absolute(image)?,
-        None => bin_dir.parent().unwrap_or(&bin_dir).join("images/dtn-transfer.tar"),
+        None => bin_dir
+            .parent()
+            .unwrap_or(&bin_dir)
+            .join("images/dtn-transfer.tar"),
     };
     Ok(Options {
         state: absolute(&wish.state)?,
@@ -136,7 +149,7 @@ fn resolve(wish: Wish, only_up: bool) -> Result<Options> {
         large: wish.large,
         both: wish.both,
         interrupt: wish.interrupt,
-        only_up,
+        until,
         keep: wish.keep,
         report: wish.report.as_deref().map(absolute).transpose()?,
         svg: wish.svg.as_deref().map(absolute).transpose()?,

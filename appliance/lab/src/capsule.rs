@@ -5,6 +5,7 @@ use crate::{
     Options,
     cgroups::{self, Hierarchy},
     engine::{self, Engine},
+    options::Stage,
     place::Place,
     progress::{Event, tell},
     site::{self, Pillar, Site},
@@ -83,7 +84,7 @@ fn leash() -> tokio::sync::oneshot::Receiver<()> {
 
 /// Everything from the first cable to the report.
 async fn work(options: Options, place: &Place) -> Result<()> {
-    let keep = options.keep || options.only_up;
+    let keep = options.keep || options.until.is_some();
     let (lab, mut pillars) = build(options, place).await?;
     tokio::select! {
         done = serve(lab, keep) => done,
@@ -122,13 +123,15 @@ async fn build(options: Options, place: &Place) -> Result<(Lab, Vec<Pillar>)> {
         ),
     });
     pillars.extend(relay);
-    let (setup, notes) = engine::set_up(place, &program)?;
-    let work = async {
+    let (mut engines, mut notes) = (Vec::new(), Vec::new());
+    if options.reaches(Stage::Engines) {
+        let setup;
+        (setup, notes) = engine::set_up(place, &program)?;
         let starts = sites.iter().map(|site| engine::start(site, place, &setup, &options));
-        futures_util::future::try_join_all(starts).await
-    };
-    let engines = step("podman at both sites, with the transfer image", 360, Some(&place.logs()), work).await?;
-    tell(&Event::Done { detail: format!("{} storage", setup.storage) });
+        let work = futures_util::future::try_join_all(starts);
+        engines = step("podman at both sites, with the transfer image", 360, Some(&place.logs()), work).await?;
+        tell(&Event::Done { detail: format!("{} storage", setup.storage) });
+    }
     let lab = Lab { options, place: place.clone(), program, sites, wan, engines, notes };
     Ok((lab, pillars))
 }

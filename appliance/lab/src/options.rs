@@ -8,6 +8,29 @@ use std::path::{Path, PathBuf};
 /// Where the lab keeps everything when nothing else is said.
 pub const DEFAULT_STATE: &str = "/var/lib/dtn-lab";
 
+/// How far a lab is brought up before it is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Hosts, cables, switches and the link between them.
+    Cables,
+    /// And podman at each site.
+    Engines,
+    /// And the daemons, enrolled and federated.
+    Daemons,
+}
+impl std::str::FromStr for Stage {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "cables" => Ok(Self::Cables),
+            "engines" => Ok(Self::Engines),
+            "daemons" => Ok(Self::Daemons),
+            _ => Err(format!("stage {text:?} is not known: write cables, engines or daemons")),
+        }
+    }
+}
+
 /// Everything that can be chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,8 +61,8 @@ pub struct Options {
     pub both: bool,
     /// Kill the mover halfway and let it resume.
     pub interrupt: bool,
-    /// Only bring the sites up and leave them.
-    pub only_up: bool,
+    /// Bring the sites up to here and leave them; move files when absent.
+    pub until: Option<Stage>,
     /// Leave the sites up afterwards.
     pub keep: bool,
     /// Evidence as JSON.
@@ -70,7 +93,11 @@ impl Options {
     }
     /// Whether files are moved.
     pub fn moves(&self) -> bool {
-        !self.only_up
+        self.until.is_none()
+    }
+    /// Whether a stage is wanted.
+    pub fn reaches(&self, stage: Stage) -> bool {
+        self.until.is_none_or(|until| stage <= until)
     }
 }
 

@@ -1,7 +1,7 @@
 //! All that stands in the way of a lab, found before anything is changed and told at once, each with
 //! its remedy.
 
-use crate::{Options, cgroups, janitor, place::Place, place::SITES, site};
+use crate::{Options, cgroups, janitor, options::Stage, place::Place, place::SITES, site};
 use dtn_api::Size;
 use std::{
     fs, io,
@@ -91,9 +91,14 @@ pub fn look(options: &Options) -> Facts {
         .filter(|(program, _)| find_program(program).is_none())
         .map(|(program, package)| ((*program).to_owned(), (*package).to_owned()))
         .collect();
-    let mut wanted: Vec<_> = Options::PROGRAMS.iter().map(|name| options.program(name)).collect();
-    wanted.push(options.image.clone());
-    wanted.push(options.share.join("dtn-workloads"));
+    let mut wanted = Vec::new();
+    if options.reaches(Stage::Engines) {
+        wanted.extend([options.image.clone(), options.share.join("images/dtn-transfer/config")]);
+    }
+    if options.reaches(Stage::Daemons) {
+        wanted.extend(Options::PROGRAMS.iter().map(|name| options.program(name)));
+        wanted.push(options.share.join("dtn-workloads"));
+    }
     let place = Place::new(&options.state);
     let has = |name: &str| !missing_programs.iter().any(|(missing, _)| missing == name);
     Facts {
@@ -286,15 +291,13 @@ fn free_disk(folder: &Path) -> Option<u64> {
 /// capsule, and whoever made them would mix them up.
 fn foreign() -> Vec<String> {
     let ours = |name: &str| name.starts_with("dtn-lab-") || site::NAMESPACES.contains(&name);
-    let names = |folder: &str| -> Vec<String> {
-        fs::read_dir(folder)
-            .map(|entries| entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
-            .unwrap_or_default()
-    };
-    let spaces = names("/run/netns").into_iter().filter(|name| ours(name)).map(|name| {
+    let spaces = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let spaces = spaces.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| ours(name)).map(|name| {
         format!("a network namespace {name} is there already (/run/netns/{name}) and is not the lab's: rename it, or remove it with `ip netns del {name}`")
     });
-    let links = names("/sys/class/net").into_iter().filter(|name| ours(name)).map(|name| {
+    // of this process's own namespace, which /sys need not show (proc_pid_net(5))
+    let links = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    let links = links.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim()).filter(|name| ours(name)).map(|name| {
         format!("a link {name} is there already and is not the lab's: rename it, or remove it with `ip link del {name}`")
     });
     spaces.chain(links).collect()

@@ -16,7 +16,7 @@ fn options(state: &Path) -> Options {
         large: "2GiB".parse().unwrap(),
         both: false,
         interrupt: false,
-        only_up: false,
+        until: None,
         keep: false,
         report: None,
         svg: None,
