@@ -8,6 +8,7 @@ use crate::{
     table::Table,
     wording::count,
 };
+use dtnd::config::{ConfigProblem, Severity};
 use std::path::{Path, PathBuf};
 
 /// Options of `config`.
@@ -55,32 +56,19 @@ impl Kind {
     }
 }
 
-/// One thing that is wrong, in the words of the daemon.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-struct Finding {
-    /// The file it stands in.
-    file: String,
-    /// The field; empty for the file as a whole.
-    path: String,
-    /// What is wrong, with the remedy.
-    why: String,
-    /// `error` or `warning`.
-    severity: &'static str,
-}
-
 /// Calls the daemons' own checks.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let Verb::Check(check) = &args.verb;
     let files = files(check, context)?;
-    let mut findings = Vec::new();
+    let mut problems = Vec::new();
     for (kind, file) in &files {
-        findings.extend(checked(*kind, file)?);
+        problems.extend(checked(*kind, file)?);
     }
     let names: Vec<String> = files
         .iter()
         .map(|(_, file)| file.display().to_string())
         .collect();
-    verdict(&findings, &names.join(" and "), check.strict, context.json)
+    verdict(&problems, &names.join(" and "), check.strict, context.json)
 }
 
 fn files(check: &Check, context: &Context) -> Result<Vec<(Kind, PathBuf)>, Failure> {
@@ -117,55 +105,32 @@ fn files(check: &Check, context: &Context) -> Result<Vec<(Kind, PathBuf)>, Failu
     Ok(there)
 }
 
-fn checked(kind: Kind, file: &Path) -> Result<Vec<Finding>, Failure> {
-    let whole =
-        |error: anyhow::Error| Failure::from(error.context(format!("checking {}", file.display())));
-    let own = file.display().to_string();
-    match kind {
-        Kind::Dtnd => {
-            let problems = dtnd::config::check_file(file).map_err(|e| whole(e.into()))?;
-            Ok(problems
-                .into_iter()
-                .map(|problem| Finding {
-                    file: problem.file.unwrap_or_else(|| own.clone()),
-                    path: problem.path,
-                    why: problem.why,
-                    severity: match problem.severity {
-                        dtnd::config::Severity::Error => "error",
-                        dtnd::config::Severity::Warning => "warning",
-                    },
-                })
-                .collect())
-        }
-        Kind::Vdnd => {
-            let problems = vdnd::config::check_file(file).map_err(|e| whole(e.into()))?;
-            Ok(problems
-                .into_iter()
-                .map(|problem| Finding {
-                    file: problem.file.unwrap_or_else(|| own.clone()),
-                    path: problem.path,
-                    why: problem.why,
-                    severity: match problem.severity {
-                        vdnd::config::Severity::Error => "error",
-                        vdnd::config::Severity::Warning => "warning",
-                    },
-                })
-                .collect())
-        }
+fn checked(kind: Kind, file: &Path) -> Result<Vec<ConfigProblem>, Failure> {
+    let found = match kind {
+        Kind::Dtnd => dtnd::config::check_file(file),
+        Kind::Vdnd => vdnd::config::check_file(file),
+    };
+    let mut problems = found.map_err(|error| {
+        anyhow::Error::new(error).context(format!("checking {}", file.display()))
+    })?;
+    for problem in &mut problems {
+        let own = || file.display().to_string();
+        problem.file.get_or_insert_with(own);
     }
+    Ok(problems)
 }
 
-fn verdict(findings: &[Finding], names: &str, strict: bool, json: bool) -> Outcome {
-    let errors = findings
+fn verdict(problems: &[ConfigProblem], names: &str, strict: bool, json: bool) -> Outcome {
+    let errors = problems
         .iter()
-        .filter(|one| one.severity == "error")
+        .filter(|one| one.severity == Severity::Error)
         .count();
-    let warnings = findings.len() - errors;
+    let warnings = problems.len() - errors;
     let text = if json {
-        let findings = serde_json::to_value(findings).map_err(anyhow::Error::new)?;
-        answer::json(&findings)?.out
+        let problems = serde_json::to_value(problems).map_err(anyhow::Error::new)?;
+        answer::json(&problems)?.out
     } else {
-        shown(findings, names)
+        shown(problems, names)
     };
     if errors > 0 || (strict && warnings > 0) {
         let mut summary = format!("{names}: {}", count(errors, "error"));
@@ -184,14 +149,17 @@ fn verdict(findings: &[Finding], names: &str, strict: bool, json: bool) -> Outco
     })
 }
 
-fn shown(findings: &[Finding], names: &str) -> String {
+fn shown(problems: &[ConfigProblem], names: &str) -> String {
     let mut table = Table::new(&["", "FIELD", "PROBLEM", "FILE"]);
-    for one in findings {
+    for one in problems {
         table.row([
-            one.severity.to_owned(),
+            match one.severity {
+                Severity::Error => "error".into(),
+                Severity::Warning => "warning".into(),
+            },
             one.path.clone(),
             one.why.clone(),
-            one.file.clone(),
+            one.file.clone().unwrap_or_default(),
         ]);
     }
     table.print(&format!("{names}: valid"))
@@ -201,9 +169,9 @@ fn shown(findings: &[Finding], names: &str) -> String {
 mod tests {
     use super::*;
 
-    fn finding(severity: &'static str) -> Finding {
-        Finding {
-            file: "/etc/dtn/dtnd.toml".into(),
+    fn problem(severity: Severity) -> ConfigProblem {
+        ConfigProblem {
+            file: Some("/etc/dtn/dtnd.toml".into()),
             path: "nic[1].speed".into(),
             why: "rate \"10\" is not valid".into(),
             severity,
@@ -212,10 +180,10 @@ mod tests {
 
     #[test]
     fn warnings_pass_unless_they_are_not_wanted() {
-        let warning = [finding("warning")];
+        let warning = [problem(Severity::Warning)];
         assert!(verdict(&warning, "x", false, false).is_ok());
         assert_eq!(verdict(&warning, "x", true, false).unwrap_err().code(), 78);
-        let both = [finding("warning"), finding("error")];
+        let both = [problem(Severity::Warning), problem(Severity::Error)];
         let failure = verdict(&both, "x", false, false).unwrap_err();
         assert_eq!(failure.message(), "dtnctl: x: 1 error and 1 warning\n");
         insta::assert_snapshot!("config_problems", failure.out());
