@@ -49,7 +49,11 @@ pub(super) async fn post(
         return Err(Problem::new(Kind::NotBuilt, why).at("", "dry_run").into());
     }
     let once = Once::new(&who, headers.key.as_deref(), "/stitches", &body.bytes)?;
-    let made = engine.stitch(&who, &once, body.value).await?;
+    // to its end even when whoever asked is gone: nobody else would tell what the other domain said
+    let held = tokio::spawn(async move { engine.stitch(&who, &once, body.value).await });
+    let made = held
+        .await
+        .map_err(|e| Problem::new(Kind::Internal, format!("holding both ends: {e}")))??;
     let location = format!("{VDN_BASE}/stitches/{}", made.body.id);
     Ok(Tagged::made(
         made.body.version,
