@@ -117,11 +117,21 @@ async fn hold(host: &Host, case: &Case) -> Result<Event, Problem> {
         }
         Wanted::Stitch(spec) => {
             let stitch = host.uplink.post_stitch(&plan.key, &spec).await?;
-            if matches!(stitch.state, StitchState::Rejected) {
-                return Err(Problem::new(
-                    Kind::StateConflict,
-                    format!("the domain {} refused: {}", stitch.peer, why(&stitch)),
-                ));
+            match stitch.state {
+                StitchState::Rejected => {
+                    return Err(Problem::new(
+                        Kind::StateConflict,
+                        format!("the domain {} refused: {}", stitch.peer, why(&stitch)),
+                    ));
+                }
+                // our end alone; enough to give it back, not to commit it
+                StitchState::Proposed if case.after.is_none() => {
+                    return Err(Problem::new(
+                        Kind::RequestInProgress,
+                        format!("the domain {} has not answered yet", stitch.peer),
+                    ));
+                }
+                _ => {}
             }
             Event::Held {
                 slice_id: stitch.slice_id,

@@ -21,7 +21,10 @@ pub fn resume(mut case: Case, now: Timestamp) -> (Case, Vec<Action>) {
     case.failures = 0;
     let mut actions = overdue(&mut case, now);
     if actions.is_empty() {
-        actions = again(&case);
+        actions = match case.step {
+            Step::Waiting => vec![Action::Wake(now)],
+            _ => again(&case),
+        };
     }
     (case, actions)
 }
@@ -36,11 +39,12 @@ fn apply(case: &mut Case, event: Event, now: Timestamp) -> Vec<Action> {
         Event::Failed(trouble) => failed(case, &trouble, now),
         Event::NicLost(why) => nic_lost(case, why, now),
         Event::Speed(speed) => new_speed(case, speed, now),
-        Event::Nic(nic) if case.step == Step::ChoosingNic => {
+        // asking anew begins with the NIC
+        Event::Nic(nic) if matches!(case.step, Step::ChoosingNic | Step::Asking) => {
             case.nic = Some(nic);
             go(case, Step::Asking, now)
         }
-        Event::NoNic(why) if case.step == Step::ChoosingNic => {
+        Event::NoNic(why) if matches!(case.step, Step::ChoosingNic | Step::Asking) => {
             case.reason = why;
             let patience = case.patience();
             if now < patience && !case.ask.dry_run {
@@ -93,7 +97,9 @@ fn go(case: &mut Case, step: Step, now: Timestamp) -> Vec<Action> {
 /// The action of the present step. Asking anew begins with the NIC, which may have changed since.
 fn again(case: &Case) -> Vec<Action> {
     match case.step {
-        Step::ChoosingNic | Step::Asking | Step::Waiting => vec![Action::ChooseNic],
+        Step::ChoosingNic | Step::Asking => vec![Action::ChooseNic],
+        // whoever waits was told when to come again
+        Step::Waiting => Vec::new(),
         Step::Holding => vec![Action::Hold],
         Step::Committing => vec![Action::Commit],
         Step::ReadingBack | Step::Agreed => vec![Action::ReadBack],
@@ -233,9 +239,8 @@ fn tick(case: &mut Case, now: Timestamp) -> Vec<Action> {
             vec![Action::ChooseNic]
         }
         Step::Agreed => vec![Action::ReadBack],
-        // a retry that was put off
-        _ if case.failures > 0 => again(case),
-        _ => Vec::new(),
+        // nothing is being done for it just now: a retry that was put off
+        _ => again(case),
     }
 }
 
@@ -345,15 +350,13 @@ fn withdraw(case: &mut Case) -> Vec<Action> {
     case.reason = "ended by request".into();
     match case.step {
         Step::ChoosingNic | Step::Asking | Step::Waiting => enter(case, Step::Ended),
+        // whether something is held is not known: the same request tells, and then it is given back
         Step::Holding => {
             case.after = Some(Step::Ended);
-            Vec::new()
+            again(case)
         }
         _ => {
             case.after = Some(Step::Ended);
-            if case.step == Step::GivingBack {
-                return Vec::new();
-            }
             enter(case, Step::GivingBack)
         }
     }

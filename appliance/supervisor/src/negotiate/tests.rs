@@ -405,7 +405,7 @@ fn a_withdrawn_wish_leaves_nothing_behind() {
         (vec![nic(1_000)], vec![], Step::Ended),
         (
             vec![nic(1_000), available(950, None)],
-            vec![],
+            vec![Action::Hold],
             Step::Holding,
         ),
         (
@@ -473,7 +473,67 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// What a world answers in which all goes well.
+fn well(case: &Case, action: &Action) -> Event {
+    match action {
+        Action::ChooseNic => nic(30_000),
+        Action::Ask { .. } => available(30_000, None),
+        Action::Hold => held(),
+        Action::Commit => Event::Committed,
+        Action::ReadBack => Event::Read(slice(case, Reservation::Committed, Lifecycle::Created)),
+        Action::GiveBack => Event::GivenBack,
+        Action::Wake(_) => Event::Tick,
+    }
+}
+
 proptest! {
+    #[test]
+    fn from_wherever_it_is_it_settles_once_all_goes_well(
+        wait in 0_u64..600,
+        events in proptest::collection::vec((event(), 0_i64..20), 0..30),
+        killed: bool,
+        withdrawn: bool,
+    ) {
+        let (mut case, mut actions) = Case::open(Uuid::from_u128(7), ask(Some(100), None, wait), at(0));
+        let mut now = 0;
+        // answers that come while something is being done, as a driver gives them
+        for (event, passed) in events {
+            now += passed;
+            let busy = actions.iter().any(|action| !matches!(action, Action::Wake(_)));
+            let answers = !matches!(event, Event::Tick | Event::NicLost(_) | Event::Speed(_) | Event::Withdrawn);
+            let (next, more) = step(case.clone(), event, at(now));
+            // an answer to another question than was asked does not come
+            if busy == answers && (next != case || !more.is_empty()) {
+                (case, actions) = (next, more);
+            }
+        }
+        if killed {
+            (case, actions) = resume(case, at(now));
+        }
+        if withdrawn && !actions.iter().any(|action| !matches!(action, Action::Wake(_))) {
+            (case, actions) = step(case, Event::Withdrawn, at(now));
+        }
+        for _ in 0..40 {
+            if case.step.is_final() || case.step == Step::Agreed {
+                return Ok(());
+            }
+            let deed = actions.iter().find(|action| !matches!(action, Action::Wake(_)));
+            let event = match (deed, actions.first()) {
+                (Some(action), _) => well(&case, action),
+                (None, Some(Action::Wake(until))) => {
+                    now = now.max(until.as_second() - 1_800_000_000);
+                    Event::Tick
+                }
+                _ => {
+                    now += 20;
+                    Event::Tick
+                }
+            };
+            (case, actions) = step(case, event, at(now));
+        }
+        prop_assert!(false, "it never settles: {case:?} {actions:?}");
+    }
+
     #[test]
     fn whatever_happens_nothing_is_promised_beyond_what_there_is_or_left_behind(
         rate in proptest::option::of(1_u64..20_000),

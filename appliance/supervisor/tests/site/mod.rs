@@ -87,6 +87,10 @@ impl Site {
     }
     /// A `dtnd` of this host that does not run yet.
     pub(crate) fn dtnd(&self) -> Command {
+        self.dtnd_at(&self.root(), &self.dir.path().join("dtnd.toml"))
+    }
+    /// The same with a root and a configuration of its own.
+    pub(crate) fn dtnd_at(&self, root: &Path, config: &Path) -> Command {
         // sysfs shows the links of the namespace that it was mounted from
         let mut command = self.inside("unshare");
         command
@@ -94,9 +98,9 @@ impl Site {
             .arg("mount -t sysfs -o ro sysfs /sys && exec \"$@\"")
             .args(["sh", env!("CARGO_BIN_EXE_dtnd")])
             .arg("--root")
-            .arg(self.root())
+            .arg(root)
             .arg("--config")
-            .arg(self.dir.path().join("dtnd.toml"))
+            .arg(config)
             .env("DTN_LOG", "info")
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null());
@@ -107,7 +111,11 @@ impl Site {
         self.start_with(self.dtnd())
     }
     /// The same with a command that was changed.
-    pub(crate) fn start_with(&self, mut command: Command) -> Daemon {
+    pub(crate) fn start_with(&self, command: Command) -> Daemon {
+        self.start_at(command, &self.root())
+    }
+    /// The same with a root of its own.
+    pub(crate) fn start_at(&self, mut command: Command, root: &Path) -> Daemon {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -115,7 +123,7 @@ impl Site {
             .unwrap();
         let mut daemon = Daemon {
             child: command.stderr(log).spawn().unwrap(),
-            socket: self.root().join("run/dtn/dtnd.sock"),
+            socket: root.join("run/dtn/dtnd.sock"),
         };
         let began = Instant::now();
         // a killed daemon leaves its socket: only an answer counts

@@ -1,0 +1,418 @@
+//! Two domains with a host each, in one namespace: the real `dtnd`, and the controller as a process
+//! of this test's own program. Join, federate, negotiate, extend, end; and both killed in between.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod site;
+
+use dtn_api::{
+    Rate,
+    client::Client,
+    domain::{Accept, Domain, Invitation},
+    local::{Ask, Join, LocalSlice, Negotiation, NegotiationState, Status},
+    slice::{List, Reservation, Slice},
+};
+use serde_json::json;
+use site::{Daemon, LONG, Site, until};
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// The two domains, by the port of their controllers.
+const DOMAINS: [(&str, u16); 2] = [("daejeon", 7443), ("busan", 7444)];
+
+/// Not a test by itself: the controller's process. [`Controller::start`] runs it.
+#[test]
+#[ignore = "is the controller's process of the other tests"]
+fn controller_process() {
+    let (Ok(root), Ok(config)) = (std::env::var("VDND_ROOT"), std::env::var("VDND_CONFIG")) else {
+        return;
+    };
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let config = vdnd::config::load(Path::new(&config)).unwrap().config;
+    runtime
+        .block_on(vdnd::run(config, Path::new(&root), Default::default()))
+        .unwrap();
+}
+
+struct Controller {
+    child: Child,
+    root: PathBuf,
+}
+impl Controller {
+    fn start(site: &Site, domain: &str) -> Self {
+        let root = site.dir.path().join(format!("vdnd-{domain}"));
+        let (own, other) = match domain {
+            "daejeon" => (DOMAINS[0], DOMAINS[1]),
+            _ => (DOMAINS[1], DOMAINS[0]),
+        };
+        let third = if domain == "daejeon" { 64 } else { 65 };
+        std::fs::create_dir_all(&root).unwrap();
+        let config = root.join("vdnd.toml");
+        let text = format!(
+            "version = 1\n[domain]\nname = \"{domain}\"\n[listen]\naddress = \"127.0.0.1:{}\"\n\
+             [[border]]\nname = \"wan\"\npeer-domain = \"{}\"\npeer-ref = \"wan\"\n\
+             capacity = \"1Gbit\"\nlatency = \"5ms\"\nmtu = 9000\n\
+             [addresses]\nipv4 = \"10.{third}.0.0/16\"\nipv6 = \"fd{third}::/48\"\n",
+            own.1, other.0
+        );
+        std::fs::write(&config, text).unwrap();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(site.dir.path().join("log"))
+            .unwrap();
+        let child = site
+            .inside(std::env::current_exe().unwrap().to_str().unwrap())
+            .args(["--ignored", "--exact", "controller_process", "--nocapture"])
+            .env("VDND_ROOT", &root)
+            .env("VDND_CONFIG", &config)
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut controller = Self { child, root };
+        let began = Instant::now();
+        while std::os::unix::net::UnixStream::connect(controller.socket()).is_err() {
+            let ended = controller.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the controller ended\n{}", site.log());
+            assert!(began.elapsed() < LONG, "no controller\n{}", site.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        controller
+    }
+    fn socket(&self) -> PathBuf {
+        self.root.join("run/dtn/vdnd.sock")
+    }
+    fn client(&self) -> Client {
+        Client::unix(&self.socket(), Duration::from_secs(60)).unwrap()
+    }
+    async fn invite(&self, kind: &str, name: &str) -> Invitation {
+        let body = json!({"kind": kind, "name": name});
+        self.client()
+            .post("/vdn/v1/invitations", &body)
+            .await
+            .unwrap()
+    }
+    /// What is booked under this name.
+    async fn booked(&self, name: &str) -> Vec<Slice> {
+        let all: List<Slice> = self.client().get("/vdn/v1/slices").await.unwrap();
+        let now = jiff::Timestamp::now();
+        let named = |slice: &Slice| slice.spec.name.as_str() == name && slice.booked_at(now);
+        all.items.into_iter().filter(named).collect()
+    }
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+impl Drop for Controller {
+    fn drop(&mut self) {
+        // it may have been waited for already
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Two federated domains with a host each that has joined.
+struct World {
+    site: Site,
+    controllers: [Controller; 2],
+    daemons: [Daemon; 2],
+}
+
+impl World {
+    async fn new(test: &str) -> Option<Self> {
+        let site = Site::new(test)?;
+        let controllers = DOMAINS.map(|(domain, _)| Controller::start(&site, domain));
+        let mut daemons = Vec::new();
+        for (n, (domain, _)) in DOMAINS.iter().enumerate() {
+            site.nic(&format!("data{n}"));
+            let daemon = start(&site, n);
+            let name = format!("dtn-{domain}");
+            let invitation = controllers[n].invite("host", &name).await;
+            let join = Join { invitation };
+            let joined: Status = daemon.client().post("/dtn/v1/join", &join).await.unwrap();
+            assert_eq!(joined.domain.unwrap().as_str(), *domain);
+            // twice is success
+            let _: Status = daemon.client().post("/dtn/v1/join", &join).await.unwrap();
+            daemons.push(daemon);
+        }
+        let invitation = controllers[0].invite("domain", "busan").await;
+        let _: Domain = controllers[1]
+            .client()
+            .post("/vdn/v1/domains", &Accept { invitation })
+            .await
+            .unwrap();
+        let daemons: [Daemon; 2] = daemons.try_into().ok()?;
+        let world = Self {
+            site,
+            controllers,
+            daemons,
+        };
+        for daemon in &world.daemons {
+            until("both are ready but for podman", async || {
+                let status: Status = daemon.client().get("/dtn/v1/status").await.unwrap();
+                let well = |name: &str| status.checks.iter().any(|c| c.name == name && c.ok);
+                (well("controller") && well("nics")).then_some(())
+            })
+            .await;
+        }
+        // the other domain's document is read again every few seconds
+        until("the far NIC is offered", async || {
+            let path = "/vdn/v1/domains/busan";
+            let domain: Domain = world.controllers[0].client().get(path).await.unwrap();
+            let offered = |d: &dtn_api::domain::DomainDocument| !d.shared_hosts.is_empty();
+            domain.document.as_ref().is_some_and(offered).then_some(())
+        })
+        .await;
+        Some(world)
+    }
+    async fn ask(&self, body: serde_json::Value) -> Negotiation {
+        let ask: Ask = serde_json::from_value(body).unwrap();
+        let answer = self.daemons[0].client().post("/dtn/v1/slices", &ask).await;
+        answer.unwrap_or_else(|e| panic!("{e}\n{}", self.site.log()))
+    }
+    async fn slice(&self, n: usize, name: &str) -> LocalSlice {
+        until("the slice is seen", async || {
+            let all: List<LocalSlice> = self.daemons[n]
+                .client()
+                .get("/dtn/v1/slices")
+                .await
+                .unwrap();
+            let named = |local: &LocalSlice| local.slice.spec.name.as_str() == name;
+            all.items.into_iter().find(named)
+        })
+        .await
+    }
+    async fn booked(&self, name: &str) -> [Vec<Slice>; 2] {
+        [
+            self.controllers[0].booked(name).await,
+            self.controllers[1].booked(name).await,
+        ]
+    }
+}
+
+fn command(site: &Site, n: usize) -> Command {
+    let (root, config) = (
+        site.dir.path().join(format!("dtnd-{n}")),
+        site.dir.path().join(format!("dtnd-{n}.toml")),
+    );
+    let domain = DOMAINS[n].0;
+    let text = format!(
+        "version = 1\n[host]\nname = \"dtn-{domain}\"\n[[nic]]\nname = \"data{n}\"\n\
+         class = \"dedicated\"\nspeed = \"10Gbit\"\nshare-with = \"federation\"\n\
+         [podman]\nsocket = \"{}/none.sock\"\n",
+        root.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    site.dtnd_at(&root, &config)
+}
+fn start(site: &Site, n: usize) -> Daemon {
+    site.start_at(command(site, n), &site.dir.path().join(format!("dtnd-{n}")))
+}
+
+fn wish(name: &str, extra: serde_json::Value) -> serde_json::Value {
+    let mut wish = json!({
+        "name": name, "class": "guaranteed", "duration": "1h", "nic_class": "dedicated",
+        "remote": {"domain": "busan"},
+    });
+    wish.as_object_mut()
+        .unwrap()
+        .extend(extra.as_object().unwrap().clone());
+    wish
+}
+fn mbit(rate: u64) -> Rate {
+    Rate::from_bps(rate * 1_000_000)
+}
+
+#[tokio::test]
+async fn a_wish_becomes_a_slice_on_both_sides_or_a_number_that_would_fit() {
+    let Some(world) = World::new("wish").await else {
+        return;
+    };
+    // only to know: nothing is booked
+    let known = world.ask(wish("probe", json!({"dry_run": true}))).await;
+    assert_eq!(known.offer.as_ref().unwrap().rate, mbit(950), "{known:?}");
+    assert_eq!(world.booked("probe").await.map(|b| b.len()), [0, 0]);
+
+    let first = world.ask(wish("one", json!({"rate": "600Mbit"}))).await;
+    assert_eq!(
+        first.state,
+        NegotiationState::Agreed,
+        "{first:?}\n{}",
+        world.site.log()
+    );
+    for booked in world.booked("one").await {
+        assert_eq!(booked.len(), 1);
+        assert_eq!(booked[0].status.reservation, Reservation::Committed);
+        assert_eq!(booked[0].spec.qos.rate_bps, 600_000_000);
+    }
+    // the same wish again is the same slice
+    let again = world.ask(wish("one", json!({"rate": "600Mbit"}))).await;
+    assert_eq!((again.id, again.slice_id), (first.id, first.slice_id));
+    // the far host finds it by its name, with what TCP can carry at the slice's MTU
+    let far = world.slice(1, "one").await;
+    let near = world.slice(0, "one").await;
+    let mtu = near.slice.spec.addressing.as_ref().unwrap().mtu;
+    assert_eq!(near.ceiling, mbit(600).tcp_ceiling(mtu, false));
+    assert_eq!(far.ceiling, near.ceiling);
+    assert_eq!(near.warning, None);
+
+    // more than is left: the number that would fit
+    let refused = world.ask(wish("two", json!({"rate": "600Mbit"}))).await;
+    assert_eq!(refused.state, NegotiationState::Refused);
+    assert_eq!(refused.offer.unwrap().rate, mbit(350), "{}", refused.reason);
+    assert!(
+        refused.reason.contains("350Mbit would fit"),
+        "{}",
+        refused.reason
+    );
+    assert_eq!(world.booked("two").await.map(|b| b.len()), [0, 0]);
+    // with a least rate the rest is taken
+    let rest = json!({"rate": "600Mbit", "min_rate": "100Mbit"});
+    let rest = world.ask(wish("two", rest)).await;
+    assert_eq!(rest.state, NegotiationState::Agreed, "{rest:?}");
+    for booked in world.booked("two").await {
+        assert_eq!(booked[0].spec.qos.rate_bps, 350_000_000);
+    }
+
+    // a later end, on both sides
+    let longer: LocalSlice = world.daemons[0]
+        .client()
+        .post("/dtn/v1/slices/one/extend", &json!({"by": "30m"}))
+        .await
+        .unwrap_or_else(|e| panic!("{e}\n{}", world.site.log()));
+    let end = longer.slice.spec.schedule.end;
+    assert_eq!(
+        end.duration_since(near.slice.spec.schedule.end),
+        jiff::SignedDuration::from_mins(30)
+    );
+    for booked in world.booked("one").await {
+        assert_eq!(booked[0].spec.schedule.end, end);
+    }
+
+    // ended on both sides, from either side, and twice is success
+    for (n, name) in [(0, "one"), (1, "two")] {
+        let client = world.daemons[n].client();
+        client
+            .delete(&format!("/dtn/v1/slices/{name}"), None)
+            .await
+            .unwrap();
+        client
+            .delete(&format!("/dtn/v1/slices/{name}"), None)
+            .await
+            .unwrap();
+        until("both sides are free", async || {
+            let booked = world.booked(name).await.map(|b| b.len());
+            (booked == [0, 0]).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_supervisor_that_is_killed_takes_its_negotiations_up_again() {
+    let Some(mut world) = World::new("killed").await else {
+        return;
+    };
+    // killed at whatever step it is after so many milliseconds
+    for (n, pause) in [0, 2, 5, 10, 20, 40, 80].into_iter().enumerate() {
+        let name = format!("k{n}");
+        let client = world.daemons[0].client();
+        let ask = wish(&name, json!({"rate": "100Mbit"}));
+        let asked = tokio::spawn(async move {
+            client
+                .post::<_, Negotiation>("/dtn/v1/slices", &ask)
+                .await
+                .ok()
+        });
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let fresh = start_after_kill(&mut world);
+        world.daemons[0] = fresh;
+        let answer = asked.await.unwrap();
+        let folder = world
+            .site
+            .dir
+            .path()
+            .join("dtnd-0/var/lib/dtn/negotiations");
+        let case = || -> Option<serde_json::Value> {
+            let files = std::fs::read_dir(&folder).unwrap();
+            let texts = files.filter_map(|f| std::fs::read_to_string(f.unwrap().path()).ok());
+            let cases = texts.filter_map(|t| serde_json::from_str::<serde_json::Value>(&t).ok());
+            cases
+                .into_iter()
+                .find(|case| case["ask"]["name"] == name.as_str())
+        };
+        if case().is_none() {
+            // it was killed before it had written down what was asked: nothing was done either
+            assert!(answer.is_none());
+            assert_eq!(world.booked(&name).await.map(|b| b.len()), [0, 0]);
+            continue;
+        }
+        let began = Instant::now();
+        let step = until("the negotiation is settled", async || {
+            let late = began.elapsed() > LONG / 2;
+            assert!(!late, "{:?}\n{}", case(), world.site.log());
+            let step = case()?["step"].as_str()?.to_owned();
+            matches!(step.as_str(), "agreed" | "failed" | "refused").then_some(step)
+        })
+        .await;
+        assert_eq!(step, "agreed", "{:?}\n{}", case(), world.site.log());
+        for booked in world.booked(&name).await {
+            assert_eq!(booked.len(), 1, "once, not twice");
+            assert_eq!(booked[0].status.reservation, Reservation::Committed);
+        }
+        let client = world.daemons[0].client();
+        client
+            .delete(&format!("/dtn/v1/slices/{name}"), None)
+            .await
+            .unwrap();
+        let booked = world.booked(&name).await.map(|b| b.len());
+        assert_eq!(booked, [0, 0], "{}", world.site.log());
+    }
+}
+
+fn start_after_kill(world: &mut World) -> Daemon {
+    world.daemons[0].child.kill().unwrap();
+    world.daemons[0].child.wait().unwrap();
+    start(&world.site, 0)
+}
+
+#[tokio::test]
+async fn what_stands_goes_on_while_the_controller_is_away() {
+    let Some(mut world) = World::new("away").await else {
+        return;
+    };
+    let agreed = world.ask(wish("kept", json!({"rate": "100Mbit"}))).await;
+    assert_eq!(agreed.state, NegotiationState::Agreed, "{agreed:?}");
+    let before = world.slice(0, "kept").await;
+    let [near, far] = world.controllers;
+    near.kill();
+    // the last view stays, and says that it is old news to come
+    let away = world.daemons[0].client();
+    let shown: List<LocalSlice> = away.get("/dtn/v1/slices").await.unwrap();
+    assert_eq!(shown.items[0].slice.id, before.slice.id);
+    let ask: Ask = serde_json::from_value(wish("later", json!({"dry_run": true}))).unwrap();
+    let asked =
+        tokio::spawn(async move { away.post::<_, Negotiation>("/dtn/v1/slices", &ask).await });
+    // back again: what was asked meanwhile is answered
+    world.controllers = [Controller::start(&world.site, "daejeon"), far];
+    let answered = asked.await.unwrap().unwrap();
+    assert_eq!(
+        answered.offer.unwrap().rate,
+        mbit(850),
+        "{}",
+        answered.reason
+    );
+    let after = world.slice(0, "kept").await;
+    assert_eq!(after.slice.id, before.slice.id);
+    assert_eq!(after.slice.status.reservation, Reservation::Committed);
+}
