@@ -4,6 +4,7 @@
 use crate::{
     Options,
     cgroups::{self, Hierarchy},
+    daemons::{self, Daemons},
     engine::{self, Engine},
     options::Stage,
     place::Place,
@@ -36,6 +37,8 @@ pub struct Lab {
     pub wan: Wan,
     /// Their engines, in the order of the sites.
     pub engines: Vec<Engine>,
+    /// Their daemons, in the order of the sites.
+    pub daemons: Vec<Daemons>,
     /// What had to be done only because this machine lacks something, in words.
     pub notes: Vec<String>,
 }
@@ -132,7 +135,18 @@ async fn build(options: Options, place: &Place) -> Result<(Lab, Vec<Pillar>)> {
         engines = step("podman at both sites, with the transfer image", 360, Some(&place.logs()), work).await?;
         tell(&Event::Done { detail: format!("{} storage", setup.storage) });
     }
-    let lab = Lab { options, place: place.clone(), program, sites, wan, engines, notes };
+    let mut daemons = Vec::new();
+    if options.reaches(Stage::Daemons) {
+        let work = async {
+            let starts = sites.iter().zip(&engines).map(|(site, engine)| daemons::start(site, engine, place, &options));
+            futures_util::future::try_join_all(starts).await
+        };
+        daemons = step("vdnd and dtnd at both sites", 180, Some(&place.logs()), work).await?;
+        tell(&Event::Done { detail: format!("configured in {}/*/etc/dtn", place.sites().display()) });
+        step("hosts enrol, domains federate", 180, Some(&place.logs()), daemons::join(&daemons, options.nics)).await?;
+        tell(&Event::Done { detail: String::new() });
+    }
+    let lab = Lab { options, place: place.clone(), program, sites, wan, engines, daemons, notes };
     Ok((lab, pillars))
 }
 

@@ -25,6 +25,7 @@
 
 pub mod capsule;
 pub mod cgroups;
+pub mod daemons;
 pub mod engine;
 pub mod janitor;
 pub mod options;

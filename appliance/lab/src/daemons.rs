@@ -1,0 +1,246 @@
+//! The appliance's own daemons at each site: configured by files like those that an admin would
+//! write, started on the site's host, and joined by the verbs that an admin would use.
+
+use crate::{
+    Options,
+    engine::Engine,
+    place::{Place, SITES},
+    site::{Site, management_v4},
+};
+use anyhow::{Context, Result, bail};
+use dtn_api::{
+    LOCAL_BASE, Name, Span, VDN_BASE,
+    client::Client,
+    domain::{Accept, Domain, Invitation, InviteKind, InviteRequest},
+    local::{Join, Status},
+    slice::List,
+};
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+use tokio::process::Child;
+
+/// The host's name in each domain; its NICs are `dtn1/data0` and on.
+pub const HOST: &str = "dtn1";
+/// Longest time for one answer.
+const ANSWER: Duration = Duration::from_secs(90);
+/// Longest time until a daemon serves, or until two domains know each other's hosts.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The two daemons of a site.
+pub struct Daemons {
+    /// The site.
+    pub site: &'static str,
+    /// The controller's API, as root on the host.
+    pub vdn: Client,
+    /// The supervisor's API.
+    pub dtn: Client,
+    vdnd: Child,
+    dtnd: Child,
+}
+
+impl Daemons {
+    /// Asks both to end and waits for that.
+    pub async fn stop(mut self) -> Result<()> {
+        for (name, child) in [("dtnd", &mut self.dtnd), ("vdnd", &mut self.vdnd)] {
+            let Some(pid) = child.id() else { continue };
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).context("a process id")?);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
+                .with_context(|| format!("asking {name} of {} to end", self.site))?;
+            tokio::time::timeout(Duration::from_secs(20), child.wait())
+                .await
+                .with_context(|| format!("{name} of {} does not end", self.site))?
+                .with_context(|| format!("waiting for {name} of {}", self.site))?;
+        }
+        Ok(())
+    }
+}
+
+/// `/etc/dtn/vdnd.toml` of a site.
+pub fn vdnd_toml(options: &Options, index: usize) -> String {
+    let (site, peer) = (SITES[index], SITES[1 - index]);
+    // each domain hands out addresses of its own
+    let network = 20 + index;
+    format!(
+        r#"# The VDN controller of the simulated domain {site}.
+version = 1
+
+[domain]
+name = "{site}"
+
+[listen]
+address = "{address}:8443"
+
+[[border]]
+name = "wan"
+peer-domain = "{peer}"
+peer-ref = "wan"
+capacity = "{capacity}"
+latency = "{latency}ms"
+mtu = {mtu}
+
+[addresses]
+ipv4 = "10.{network}.0.0/16"
+ipv6 = "fd00:{network}::/48"
+lease = "1h"
+"#,
+        address = management_v4(index),
+        capacity = options.wan,
+        latency = options.rtt.millis() / 2,
+        mtu = options.mtu
+    )
+}
+
+/// `/etc/dtn/dtnd.toml` of a site's host.
+pub fn dtnd_toml(options: &Options, root: &Path, podman: &Path) -> String {
+    let mut text = format!(
+        r#"# The supervisor of a simulated host.
+version = 1
+
+[host]
+name = "{HOST}"
+
+[podman]
+socket = "{}"
+
+[cni]
+bin-dir = "{}"
+
+[workloads]
+dir = "{}"
+
+[data]
+dir = "{}"
+
+[tuning]
+rtt = "{}"
+"#,
+        podman.display(),
+        options.bin_dir.display(),
+        options.share.join("dtn-workloads").display(),
+        root.join("srv/dtn").display(),
+        options.rtt.max(Span::from_millis(1))
+    );
+    for nic in 0..options.nics {
+        // a veth tells 10 Gb/s by itself; an admin would still write it down
+        let _ = write!(
+            text,
+            "\n[[nic]]\nname = \"data{nic}\"\nclass = \"{}\"\nspeed = \"10Gbit\"\nshare-with = \"federation\"\n",
+            options.nic
+        );
+    }
+    text
+}
+
+/// Writes both files, starts both daemons, and waits until they answer.
+pub async fn start(site: &Site, engine: &Engine, place: &Place, options: &Options) -> Result<Daemons> {
+    let root = place.root(site.name);
+    let folder = root.join("etc/dtn");
+    for folder in [&folder, &root.join("srv/dtn")] {
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    let write = |name: &str, text: String| -> Result<PathBuf> {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
+    };
+    let vdnd_file = write("vdnd.toml", vdnd_toml(options, site.index))?;
+    let dtnd_file = write("dtnd.toml", dtnd_toml(options, &root, &engine.socket))?;
+    let (vdnd, vdn) = one(site, "vdnd", &vdnd_file, dtn_api::VDND_SOCKET, place, options).await?;
+    let (dtnd, dtn) = one(site, "dtnd", &dtnd_file, dtn_api::DTND_SOCKET, place, options).await?;
+    Ok(Daemons { site: site.name, vdn, dtn, vdnd, dtnd })
+}
+
+async fn one(
+    site: &Site,
+    name: &str,
+    config: &Path,
+    socket: &str,
+    place: &Place,
+    options: &Options,
+) -> Result<(Child, Client)> {
+    let root = place.root(site.name);
+    let log = place.log(&format!("{}-{name}", site.name));
+    let file = fs::File::create(&log).with_context(|| format!("opening {}", log.display()))?;
+    let again = file.try_clone().with_context(|| format!("opening {}", log.display()))?;
+    let mut child = site
+        .command(options.program(name))
+        .arg("--root")
+        .arg(&root)
+        .arg("--config")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(file)
+        .stderr(again)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("starting {name} of {}", site.name))?;
+    let client = Client::unix(&root.join(socket.trim_start_matches('/')), ANSWER)?;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let served = match name {
+            "vdnd" => client.get::<List<Domain>>(&format!("{VDN_BASE}/domains")).await.map(|_| ()),
+            _ => client.get::<Status>(&format!("{LOCAL_BASE}/status")).await.map(|_| ()),
+        };
+        let Err(error) = served else { return Ok((child, client)) };
+        if let Some(status) = child.try_wait().with_context(|| format!("looking at {name}"))? {
+            bail!("{name} of {} ended at once ({status}); its log is {}", site.name, log.display());
+        }
+        if Instant::now() >= end {
+            bail!("{name} of {} does not serve after {} s: {error}; its log is {}", site.name, PATIENCE.as_secs(), log.display());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Enrols each host in its domain and federates the two domains: `host invite|join`,
+/// `domain invite|accept`.
+pub async fn join(all: &[Daemons], nics: u32) -> Result<()> {
+    let name = |text: &str| text.parse::<Name>().with_context(|| format!("the name {text:?}"));
+    for daemons in all {
+        let invitation = invite(&daemons.vdn, InviteKind::Host, name(HOST)?).await?;
+        daemons
+            .dtn
+            .post::<_, serde_json::Value>(&format!("{LOCAL_BASE}/join"), &Join { invitation })
+            .await
+            .with_context(|| format!("enrolling {HOST} in {}", daemons.site))?;
+    }
+    let [first, second] = all else { bail!("{} sites are up, and two are federated", all.len()) };
+    let invitation = invite(&first.vdn, InviteKind::Domain, name(second.site)?).await?;
+    second
+        .vdn
+        .post::<_, serde_json::Value>(&format!("{VDN_BASE}/domains"), &Accept { invitation })
+        .await
+        .with_context(|| format!("{} accepts the invitation of {}", second.site, first.site))?;
+    // each must have heard of the other's NICs before a slice can be asked for between them
+    for (daemons, peer) in [(first, second.site), (second, first.site)] {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let domain: Domain = daemons
+                .vdn
+                .get(&format!("{VDN_BASE}/domains/{peer}"))
+                .await
+                .with_context(|| format!("asking {} about {peer}", daemons.site))?;
+            let known = domain.document.as_ref().map_or(0, |document| document.shared_hosts.len());
+            if known >= nics as usize {
+                break;
+            }
+            if Instant::now() >= end {
+                bail!("{} knows {known} of {nics} NICs of {peer} after {} s", daemons.site, PATIENCE.as_secs());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    Ok(())
+}
+
+async fn invite(vdn: &Client, kind: InviteKind, name: Name) -> Result<Invitation> {
+    let request = InviteRequest { kind, name: name.clone(), valid_seconds: 600 };
+    vdn.post(&format!("{VDN_BASE}/invitations"), &request)
+        .await
+        .with_context(|| format!("inviting {name}"))
+}
