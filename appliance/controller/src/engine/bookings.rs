@@ -427,8 +427,22 @@ impl Engine {
         Ok(narrower(here, there))
     }
 
-    /// The border link to another domain, the domain, and the host at the far end.
+    /// The border link to another domain, the domain, and the host at the far end. A host that the
+    /// domain's last document does not have may have been declared since: the document is read anew.
     pub(super) async fn far_end(
+        &self,
+        remote: &RemoteEnd,
+    ) -> Result<(topology::Border, Name, HostId), Problem> {
+        match self.known_far_end(remote).await {
+            Err(problem) if problem.is(Kind::NotFound) => {
+                self.refresh(&remote.domain).await?;
+                self.known_far_end(remote).await
+            }
+            known => known,
+        }
+    }
+
+    async fn known_far_end(
         &self,
         remote: &RemoteEnd,
     ) -> Result<(topology::Border, Name, HostId), Problem> {
