@@ -165,14 +165,6 @@ impl World {
             })
             .await;
         }
-        // the other domain's document is read again every few seconds
-        until("the far NIC is offered", async || {
-            let path = "/vdn/v1/domains/busan";
-            let domain: Domain = world.controllers[0].client().get(path).await.unwrap();
-            let offered = |d: &dtn_api::domain::DomainDocument| !d.shared_hosts.is_empty();
-            domain.document.as_ref().is_some_and(offered).then_some(())
-        })
-        .await;
         Some(world)
     }
     async fn ask(&self, body: serde_json::Value) -> Negotiation {
