@@ -221,10 +221,10 @@ impl Declarations {
             {
                 wrong("transfer_key", "it is a file name without a slash");
             }
-            if let Some(default) = &declaration.default {
-                if let Err(why) = declaration.read(&default.replace("{name}", "a")) {
-                    wrong("default", &why);
-                }
+            if let Some(default) = &declaration.default
+                && let Err(why) = declaration.read(&default.replace("{name}", "a"))
+            {
+                wrong("default", &why);
             }
         }
         problems

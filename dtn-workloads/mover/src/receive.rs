@@ -343,10 +343,9 @@ impl<'a> Collector<'a> {
             return Ok(());
         };
         let up = self.settings.incoming.join(format!("{part}.up"));
-        match watch::present(&up).context("looking at an upload")? {
-            Some(bytes) => self.note(part, bytes),
-            // not begun, or renamed: then `arrivals` notes that all of it is there
-            None => {}
+        // not begun, or renamed when there is none: then `arrivals` notes that all of it is there
+        if let Some(bytes) = watch::present(&up).context("looking at an upload")? {
+            self.note(part, bytes);
         }
         Ok(())
     }
