@@ -66,7 +66,11 @@ fn shown(status: &Status, now: Timestamp) -> String {
     let counts: Vec<String> = status
         .counts
         .iter()
-        .map(|(noun, number)| format!("{number} {}", noun.replace('_', " ")))
+        .map(|(noun, number)| match noun.replace('_', " ") {
+            // the contract's names are plurals
+            noun if *number == 1 => format!("1 {}", noun.trim_end_matches('s')),
+            noun => format!("{number} {noun}"),
+        })
         .collect();
     let mut text = pairs(&[
         ("host", status.host.to_string()),
