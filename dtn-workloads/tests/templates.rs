@@ -1,6 +1,11 @@
 //! The templates in the tree: rendered as they are checked in, refused with bad values, and held
 //! to the rules that every pod is held to.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
 use dtn_api::nic::NicClass;
 use dtn_workloads::{RenderedPod, Template, TransferKey, layout, list, template::TemplateError};
 use k8s_openapi::api::core::v1::Pod;

@@ -1,6 +1,11 @@
 //! Whole transfers: the real program, and where it is installed the real XRootD on a loopback
 //! address. Without XRootD the test says so as a skip that the suite counts.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
 use dtn_mover::{manifest, names};
 use std::{
     ffi::OsStr,
