@@ -9,6 +9,7 @@ use dtn_api::{
     Rate,
     client::Client,
     domain::{Accept, Domain, Invitation},
+    lease::{Lease, LeaseState},
     local::{Ask, Join, LocalSlice, Negotiation, NegotiationState, Status},
     slice::{List, Reservation, Slice},
 };
@@ -407,4 +408,106 @@ async fn what_stands_goes_on_while_the_controller_is_away() {
     let after = world.slice(0, "kept").await;
     assert_eq!(after.slice.id, before.slice.id);
     assert_eq!(after.slice.status.reservation, Reservation::Committed);
+}
+
+#[tokio::test]
+async fn a_slice_that_ends_is_best_effort_then_and_its_negotiation_is_over() {
+    let Some(world) = World::new("end").await else {
+        return;
+    };
+    let short = json!({"rate": "100Mbit", "duration": "3s"});
+    let agreed = world.ask(wish("short", short)).await;
+    assert_eq!(agreed.state, NegotiationState::Agreed, "{agreed:?}");
+    for n in [0, 1] {
+        until("the end is told on both sides", async || {
+            let warning = world.slice(n, "short").await.warning?;
+            warning.contains("best effort").then_some(())
+        })
+        .await;
+    }
+    until("the negotiation is over", async || {
+        let path = format!("/dtn/v1/negotiations/{}", agreed.id);
+        let now: Negotiation = world.daemons[0].client().get(&path).await.unwrap();
+        (now.state == NegotiationState::Ended).then_some(())
+    })
+    .await;
+    until("it is in the log", async || {
+        world.site.log().contains("has ended").then_some(())
+    })
+    .await;
+    assert_eq!(world.booked("short").await.map(|b| b.len()), [0, 0]);
+    // the name is free again
+    let again = world.ask(wish("short", json!({"rate": "100Mbit"}))).await;
+    assert_eq!(again.state, NegotiationState::Agreed, "{again:?}");
+    assert_ne!(again.id, agreed.id);
+}
+
+#[tokio::test]
+async fn leases_in_use_are_renewed_and_queued_ones_are_given_back() {
+    let Some(world) = World::new("leases").await else {
+        return;
+    };
+    let agreed = world.ask(wish("leased", json!({"rate": "100Mbit"}))).await;
+    let slice = agreed.slice_id.unwrap();
+    let controller = world.controllers[0].client();
+    let request = json!({
+        "client_id": "podman:dtn-daejeon/u-1/net1", "mac": "02:00:00:00:00:77",
+        "labels": {"node": "dtn-daejeon"},
+    });
+    let path = format!("/vdn/v1/slices/{slice}/leases");
+    let mut lease: Lease = controller.post_once(&path, "k", &request).await.unwrap();
+    let (id, version) = (lease.id, lease.version);
+    // as a pod's prepared file has it, with its T1 already past
+    lease.t1 = "2020-01-01T00:00:00Z".parse().unwrap();
+    let prepared = json!({
+        "version": 1, "key": "u-1", "prepared_at": "2027-01-01T00:00:00Z",
+        "pod": {"uid": "u-1", "name": "mover", "namespace": "default", "engine": "podman"},
+        "interfaces": [{
+            "ifname": "net1", "network": "dtn", "class": "shared", "nic_name": "data0",
+            "nic": {}, "mac": lease.mac, "mtu": 1500, "leases": [lease], "slices": [],
+        }],
+    });
+    let root = world.site.dir.path().join("dtnd-0");
+    let file = root.join("run/dtn/prepared/u-1.json");
+    std::fs::write(&file, prepared.to_string()).unwrap();
+    let current = async || -> Lease {
+        controller
+            .get(&format!("/vdn/v1/leases/{id}"))
+            .await
+            .unwrap()
+    };
+    until("it is renewed", async || {
+        (current().await.version > version).then_some(())
+    })
+    .await;
+    let metric = async |line: &str| {
+        use std::io::{Read, Write};
+        let socket = world.daemons[0].socket();
+        let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        page.lines().any(|found| found == line).then_some(())
+    };
+    until("it is counted", async || metric("dtn_leases{} 1").await).await;
+    until("as renewed", async || {
+        metric("dtn_lease_renewals_total{} 1").await
+    })
+    .await;
+    // the pod is gone, and a plugin could not give the lease back
+    std::fs::remove_file(&file).unwrap();
+    let queued = json!({
+        "version": 1, "lease_id": id, "slice_id": slice,
+        "client_id": "podman:dtn-daejeon/u-1/net1",
+        "queued_at": "2027-01-01T00:00:00Z", "reason": "no answer",
+    });
+    let queued_file = root.join(format!("var/lib/dtn/releases/{id}.json"));
+    std::fs::write(&queued_file, queued.to_string()).unwrap();
+    until("it is given back", async || {
+        (!queued_file.exists()).then_some(())
+    })
+    .await;
+    let bound = current().await;
+    assert_ne!(bound.state, LeaseState::Bound, "{bound:?}");
 }
