@@ -1,0 +1,189 @@
+//! Runs the plugin for a pod as any CNI runtime would, and takes interfaces home again by the one
+//! way that all share.
+
+use crate::Host;
+use dtn_api::{IfName, Problem, nic::NicClass, problem::Kind};
+use dtn_cni::{
+    conf,
+    reconcile::{self, Homecoming, Leases},
+};
+use serde::Deserialize;
+use serde_json::json;
+use std::{path::Path, process::Stdio, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+    time::timeout,
+};
+
+/// Name of the network; it stands in records and results.
+pub(super) const NETWORK: &str = "dtn";
+/// How long a plugin may take: a move is 20 ms, a lock may be held for 20 s by a process that ends.
+const DEADLINE: Duration = Duration::from_secs(40);
+/// Longest output of a plugin, bytes.
+const LARGEST: u64 = 1 << 20;
+/// The plugin's code for "this very interface is attached to this very sandbox".
+const ALREADY_ATTACHED: u32 = dtn_cni::error::Code::AlreadyAttached as u32;
+
+/// One call.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) uid: &'a str,
+    pub(super) pod: &'a str,
+    pub(super) container: &'a str,
+    pub(super) ifname: &'a IfName,
+    pub(super) class: NicClass,
+    pub(super) netns: &'a Path,
+}
+
+#[derive(Deserialize)]
+struct ErrorObject {
+    code: u32,
+    msg: String,
+    #[serde(default)]
+    details: String,
+}
+
+/// The plugin of a class.
+fn plugin(class: NicClass) -> &'static str {
+    match class {
+        NicClass::Dedicated => "vdn-host-device",
+        NicClass::Shared => "vdn-macvlan",
+    }
+}
+
+/// ADD. Success when it was attached before.
+pub(super) async fn add(host: &Host, call: &Call<'_>) -> Result<(), Problem> {
+    let name = plugin(call.class);
+    let program = host.config.cni_bin_dir.join(name);
+    let doing = format!("attaching {} to pod {} by {name}", call.ifname, call.pod);
+    let failed =
+        |why: &dyn std::fmt::Display| Problem::new(Kind::Internal, format!("{doing}: {why}"));
+    let config = json!({
+        "cniVersion": "1.1.0",
+        "name": NETWORK,
+        "type": name,
+        "ipam": { "type": conf::OWN_IPAM },
+        "stateDir": host.places.state(),
+        "runDir": host.places.run(),
+        "socket": host.places.socket(),
+    });
+    let arguments = format!(
+        "IgnoreUnknown=1;K8S_POD_UID={};K8S_POD_NAME={};K8S_POD_NAMESPACE=default",
+        call.uid, call.pod
+    );
+    let mut child = Command::new(&program)
+        .env("CNI_COMMAND", "ADD")
+        .env("CNI_CONTAINERID", call.container)
+        .env("CNI_NETNS", call.netns)
+        .env("CNI_IFNAME", call.ifname.as_str())
+        .env("CNI_PATH", &host.config.cni_bin_dir)
+        .env("CNI_ARGS", arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        // its log goes where ours goes
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| {
+            failed(&format!(
+                "starting {}: {e}: install the plugins there, or set cni.bin-dir",
+                program.display()
+            ))
+        })?;
+    let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err(failed(&"it has no input or output"));
+    };
+    let exchange = async {
+        // a plugin that refuses early does not read it all; its answer says why
+        let _ = input.write_all(config.to_string().as_bytes()).await;
+        drop(input);
+        let mut said = Vec::new();
+        output.take(LARGEST).read_to_end(&mut said).await?;
+        Ok::<_, std::io::Error>((child.wait().await?, said))
+    };
+    let (status, said) = match timeout(DEADLINE, exchange).await {
+        Ok(done) => done.map_err(|e| failed(&e))?,
+        Err(_) => {
+            let why = format!("no answer within {} s; it was ended", DEADLINE.as_secs());
+            return Err(Problem::new(
+                Kind::BackendUnavailable,
+                format!("{doing}: {why}"),
+            ));
+        }
+    };
+    match (
+        status.success(),
+        serde_json::from_slice::<ErrorObject>(&said),
+    ) {
+        (true, _) => Ok(()),
+        (false, Ok(error)) if error.code == ALREADY_ATTACHED => Ok(()),
+        (false, Ok(error)) => Err(problem(&doing, &error)),
+        (false, Err(_)) => Err(failed(&format!("it ended with {status} and no answer"))),
+    }
+}
+
+fn problem(doing: &str, error: &ErrorObject) -> Problem {
+    let kind = match error.code {
+        11 => Kind::BackendUnavailable,
+        7 | 101 => Kind::StateConflict,
+        _ => Kind::BackendError,
+    };
+    let mut detail = format!("{doing}: {}", error.msg);
+    if !error.details.is_empty() {
+        detail.push_str(&format!(": {}", error.details));
+    }
+    Problem::new(kind, detail)
+}
+
+/// Takes home what a pod has, from the record alone.
+pub(super) async fn bring_home(
+    host: &Host,
+    key: &str,
+    leases: Leases,
+) -> Result<Vec<Homecoming>, Problem> {
+    let places = conf::Places::below(host.places.root());
+    let owned = key.to_owned();
+    // its locks wait in the thread, so it gets one of its own
+    let runtime = tokio::runtime::Handle::current();
+    let done = tokio::task::spawn_blocking(move || {
+        runtime.block_on(reconcile::reconcile(&places, &owned, None, leases))
+    });
+    let internal = |why: &dyn std::fmt::Display| {
+        Problem::new(Kind::Internal, format!("taking home what {key} has: {why}"))
+    };
+    let home = done
+        .await
+        .map_err(|e| internal(&e))?
+        .map_err(|e| internal(&e))?;
+    for one in &home {
+        tracing::info!(pod = key, ifname = %one.ifname, nic = one.nic, home = ?one.home, "an interface left its pod");
+        for note in &one.notes {
+            tracing::warn!(pod = key, ifname = %one.ifname, "{note}");
+        }
+    }
+    Ok(home)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plugin_s_codes_become_problems() {
+        for (code, kind) in [
+            (11, Kind::BackendUnavailable),
+            (101, Kind::StateConflict),
+            (999, Kind::BackendError),
+        ] {
+            let error = ErrorObject {
+                code,
+                msg: "NIC data0 is held".into(),
+                details: "choose another".into(),
+            };
+            let found = problem("attaching", &error);
+            assert!(found.is(kind), "{code}");
+            assert_eq!(found.detail, "attaching: NIC data0 is held: choose another");
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! Prepare: NIC, slice, lease and settings of one interface, had before the pod starts and put into
+//! one file that the plugin needs nobody else for.
+//!
+//! Whose NIC it is is written down before anybody else may choose: choosing and writing are done
+//! under one lock. A lease has the pod and the interface in its client id, so that asking again
+//! brings the same one.
+
+use crate::{Host, inventory::same, releases};
+use dtn_api::{
+    HostId, IfName, MacAddress, Name, Problem, Rate, Size,
+    attachment::{
+        PREPARED_VERSION, PodIdentity, Prepared, PreparedInterface, QueuedRelease, SliceBinding,
+    },
+    lease::{Lease, LeaseRequest},
+    nic::{Nic, NicClass},
+    problem::Kind,
+    slice::{Reservation, Slice},
+};
+use dtn_link::{Netns, atomic_file};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+use super::pacing;
+
+/// MTU of Ethernet, for an interface without a slice.
+const ETHERNET: u32 = 1500;
+/// Largest prepared file.
+const LARGEST: u64 = 1 << 20;
+
+/// What an interface shall have.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    pub(super) key: String,
+    pub(super) pod: PodIdentity,
+    pub(super) network: String,
+    pub(super) ifname: IfName,
+    pub(super) class: NicClass,
+    pub(super) nic: Option<IfName>,
+    pub(super) slice: Option<Name>,
+    /// Memory limit of the pod, and the streams that it is for.
+    pub(super) memory: Option<Size>,
+    pub(super) streams: u32,
+}
+
+impl Wish {
+    /// Whose the lease is.
+    fn client_id(&self, host: &Name) -> String {
+        client_id(&self.pod.engine, host, &self.key, &self.ifname)
+    }
+}
+
+pub(super) fn client_id(engine: &str, host: &Name, key: &str, ifname: &IfName) -> String {
+    format!("{engine}:{host}/{key}/{ifname}")
+}
+
+/// Has all of it and writes the file; what was prepared before for another interface stays.
+pub(super) async fn prepare(
+    host: &Host,
+    choosing: &tokio::sync::Mutex<()>,
+    wish: &Wish,
+) -> Result<Prepared, Problem> {
+    let slice = match &wish.slice {
+        Some(name) => Some(booked(host, name).await?),
+        None => None,
+    };
+    let _choosing = choosing.lock().await;
+    let mut prepared = read(host, &wish.key)?.unwrap_or_else(|| Prepared {
+        version: PREPARED_VERSION,
+        key: wish.key.clone(),
+        pod: wish.pod.clone(),
+        interfaces: Vec::new(),
+        prepared_at: Timestamp::now(),
+        labels: BTreeMap::new(),
+    });
+    if prepared.interfaces.iter().any(|i| i.ifname == wish.ifname) {
+        return Ok(prepared);
+    }
+    let nics = host.inventory.nics().await?;
+    let nic = choose(&nics, wish, slice.as_ref())?.clone();
+    let client = wish.client_id(&host.config.host);
+    let mac = match wish.class {
+        NicClass::Dedicated => nic.mac,
+        NicClass::Shared => MacAddress::local_from(&client),
+    };
+    let lease = match &slice {
+        Some(slice) if slice.spec.addressing.is_some() => {
+            Some(lease(host, slice, wish, &client, mac).await?)
+        }
+        _ => None,
+    };
+    let made = interface(host, wish, &nic, mac, slice.as_ref(), lease.clone()).await;
+    let written = made.and_then(|interface| {
+        prepared.interfaces.push(interface);
+        write(host, &prepared)
+    });
+    if let Err(problem) = written {
+        if let Some(lease) = lease {
+            give_back(host, &lease, "it could not be prepared").await?;
+        }
+        return Err(problem);
+    }
+    Ok(prepared)
+}
+
+async fn booked(host: &Host, name: &Name) -> Result<Slice, Problem> {
+    let slice = host.uplink.slice_by_name(name).await?;
+    let committed = slice.status.reservation == Reservation::Committed;
+    match committed && slice.booked_at(Timestamp::now()) {
+        true => Ok(slice),
+        false => Err(Problem::new(
+            Kind::StateConflict,
+            format!(
+                "slice {name} is not booked now ({:?}, {:?}, until {}): reserve it anew with \
+                 dtnctl slice reserve",
+                slice.status.reservation, slice.status.lifecycle, slice.spec.schedule.end
+            ),
+        )),
+    }
+}
+
+/// The NIC: the one that was named, else the first by name that is of the class, free, unguarded
+/// and a member of the slice.
+fn choose<'a>(nics: &'a [Nic], wish: &Wish, slice: Option<&Slice>) -> Result<&'a Nic, Problem> {
+    let of_slice = |nic: &Nic| {
+        slice.is_none_or(|slice| {
+            let id = HostId::untagged(nic.mac);
+            slice.spec.members.iter().any(|m| m.host.as_ref() == Some(&id))
+        })
+    };
+    let against = |nic: &Nic| -> Vec<String> {
+        let mut why = Vec::new();
+        match nic.class {
+            None => why.push("the site does not give it: add it to the configuration".into()),
+            Some(class) if class != wish.class => why.push(format!("it is given as {class}")),
+            Some(_) => {}
+        }
+        why.extend(nic.guarded.iter().cloned());
+        let others: Vec<&str> = nic
+            .used_by
+            .iter()
+            .map(String::as_str)
+            .filter(|key| *key != wish.key)
+            .collect();
+        if wish.class == NicClass::Dedicated && !others.is_empty() {
+            why.push(format!("{} has it", others.join(", ")));
+        }
+        if let Some(slice) = slice.filter(|_| !of_slice(nic)) {
+            why.push(format!("it is not a member of slice {}", slice.spec.name));
+        }
+        why
+    };
+    let mut reasons = Vec::new();
+    for nic in nics {
+        let named = wish.nic.as_ref().is_none_or(|name| *name == nic.name);
+        if !named {
+            continue;
+        }
+        let why = against(nic);
+        if why.is_empty() {
+            return Ok(nic);
+        }
+        // hardware that nobody gave is no news when no NIC was named
+        if wish.nic.is_some() || nic.class.is_some() {
+            reasons.push(format!("{}: {}", nic.name, why.join("; ")));
+        }
+    }
+    let what = match &wish.nic {
+        Some(name) if reasons.is_empty() => {
+            return Err(Problem::new(
+                Kind::NotFound,
+                format!("no NIC {name} on this host: dtnctl nics shows them"),
+            ));
+        }
+        Some(name) => format!("NIC {name} cannot be given to the pod"),
+        None => format!("no {} NIC is free for the pod", wish.class),
+    };
+    let problem = Problem::new(Kind::StateConflict, what);
+    Ok(reasons
+        .into_iter()
+        .fold(problem, |problem, why| problem.at("", why)))
+    .and_then(Err)
+}
+
+async fn lease(
+    host: &Host,
+    slice: &Slice,
+    wish: &Wish,
+    client: &str,
+    mac: MacAddress,
+) -> Result<Lease, Problem> {
+    let request = LeaseRequest {
+        client_id: client.to_owned(),
+        mac,
+        location: None,
+        requested_ips: Vec::new(),
+        lease_seconds: None,
+        labels: BTreeMap::from([
+            ("pod".into(), wish.pod.name.clone()),
+            ("node".into(), host.config.host.to_string()),
+        ]),
+    };
+    host.uplink.lease(slice.id, &request).await
+}
+
+async fn interface(
+    host: &Host,
+    wish: &Wish,
+    nic: &Nic,
+    mac: MacAddress,
+    slice: Option<&Slice>,
+    lease: Option<Lease>,
+) -> Result<PreparedInterface, Problem> {
+    let wanted = slice.and_then(|slice| slice.spec.addressing.as_ref());
+    let mtu = match (&lease, wanted) {
+        (Some(lease), _) => lease.mtu,
+        (None, Some(addressing)) => addressing.mtu,
+        (None, None) => ETHERNET.min(nic.mtu),
+    };
+    if wish.class == NicClass::Shared && mtu > nic.mtu {
+        return Err(Problem::new(
+            Kind::StateConflict,
+            format!(
+                "the slice has an MTU of {mtu}, and the shared NIC {} has {}: ip link set {} mtu {mtu}",
+                nic.name, nic.mtu, nic.name
+            ),
+        ));
+    }
+    let unbooked = pacing::best_effort(nic.speed);
+    let rate = slice.map_or(unbooked, |slice| {
+        pacing::of_slice(slice, Timestamp::now(), unbooked)
+    });
+    let profile = profile(host, wish, rate, mtu).await?;
+    for note in &profile.notes {
+        tracing::info!(pod = wish.pod.name, "{note}");
+    }
+    Ok(PreparedInterface {
+        ifname: wish.ifname.clone(),
+        network: wish.network.clone(),
+        class: wish.class,
+        nic_name: nic.name.clone(),
+        nic: nic.identity.clone(),
+        mac,
+        mtu,
+        leases: lease.into_iter().collect(),
+        slices: slice
+            .map(|slice| SliceBinding {
+                id: slice.id,
+                name: slice.spec.name.clone(),
+                class: slice.spec.qos.class,
+                rate_bps: rate.bps(),
+                ends_at: slice.spec.schedule.end,
+            })
+            .into_iter()
+            .collect(),
+        settings: profile.settings.into_iter().map(Into::into).collect(),
+        profile: Some(profile.name),
+    })
+}
+
+async fn profile(
+    host: &Host,
+    wish: &Wish,
+    rate: Rate,
+    mtu: u32,
+) -> Result<dtn_tuning::Profile, Problem> {
+    let reading = |e: dtn_link::Error| {
+        Problem::new(
+            Kind::Internal,
+            format!("reading what sandboxes of this host may be set to: {e}"),
+        )
+    };
+    let own = Netns::current().map_err(reading)?;
+    let offered = dtn_tuning::controls(&own).await.map_err(reading)?;
+    let path = dtn_tuning::Path {
+        rate,
+        rtt: host.config.rtt,
+        mtu,
+        streams: wish.streams,
+        memory_limit: wish.memory,
+    };
+    Ok(dtn_tuning::dtn(
+        &path,
+        dtn_tuning::CongestionControl::default(),
+        &offered,
+    ))
+}
+
+/// Queues a lease for its way back, and tries at once.
+pub(super) async fn give_back(host: &Host, lease: &Lease, why: &str) -> Result<(), Problem> {
+    let release = QueuedRelease {
+        version: PREPARED_VERSION,
+        lease_id: lease.id,
+        slice_id: lease.slice_id,
+        client_id: lease.client_id.clone(),
+        queued_at: Timestamp::now(),
+        reason: why.to_owned(),
+    };
+    releases::release(host, &release).await
+}
+
+/// The prepared file of a key.
+pub(super) fn read(host: &Host, key: &str) -> Result<Option<Prepared>, Problem> {
+    let path = host.places.prepared_file(key);
+    let broken = |why: &dyn std::fmt::Display| {
+        Problem::new(Kind::Internal, format!("reading {}: {why}", path.display()))
+    };
+    let Some(bytes) = atomic_file::read(&path, LARGEST).map_err(|e| broken(&e))? else {
+        return Ok(None);
+    };
+    let prepared: Prepared = serde_json::from_slice(&bytes).map_err(|e| broken(&e))?;
+    match prepared.version > PREPARED_VERSION {
+        true => Err(broken(&format!(
+            "version {} is newer than this build reads",
+            prepared.version
+        ))),
+        false => Ok(Some(prepared)),
+    }
+}
+
+/// Writes it, durably.
+pub(super) fn write(host: &Host, prepared: &Prepared) -> Result<(), Problem> {
+    let path = host.places.prepared_file(&prepared.key);
+    let broken = |why: &dyn std::fmt::Display| {
+        Problem::new(Kind::Internal, format!("writing {}: {why}", path.display()))
+    };
+    let bytes = serde_json::to_vec_pretty(prepared).map_err(|e| broken(&e))?;
+    atomic_file::write(&path, &bytes, 0o600).map_err(|e| broken(&e))
+}
+
+/// Makes a prepared file true again before it is used once more: a virtual NIC that came home may
+/// have another index, and the slice may have another rate by now.
+pub(super) async fn refresh(host: &Host, key: &str) -> Result<(), Problem> {
+    let Some(mut prepared) = read(host, key)? else {
+        return Ok(());
+    };
+    let before = prepared.clone();
+    let nics = host.inventory.nics().await?;
+    let view = host.uplink.watch().borrow().clone();
+    for interface in &mut prepared.interfaces {
+        let there = nics.iter().any(|nic| same(&nic.identity, &interface.nic));
+        let by_name = nics.iter().find(|nic| nic.name == interface.nic_name);
+        if let Some(nic) = by_name.filter(|_| !there) {
+            interface.nic = nic.identity.clone();
+        }
+        let speed = by_name.and_then(|nic| nic.speed);
+        for binding in &mut interface.slices {
+            let rate = pacing::wanted(binding, &view, Timestamp::now(), speed);
+            binding.rate_bps = rate.bps();
+        }
+    }
+    match prepared == before {
+        true => Ok(()),
+        false => write(host, &prepared),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nic(name: &str, class: Option<NicClass>, last: u8) -> Nic {
+        serde_json::from_value(serde_json::json!({
+            "name": name, "identity": {"ifindex": last, "netns_inode": 1},
+            "mac": MacAddress::new([2, 0, 0, 0, 0, last]), "class": class, "carrier": true,
+            "speed": "10Gbit", "mtu": 9000, "driver": "veth",
+        }))
+        .unwrap()
+    }
+    fn wish(class: NicClass, name: Option<&str>) -> Wish {
+        Wish {
+            key: "u1".into(),
+            pod: PodIdentity {
+                uid: "u1".into(),
+                name: "t1".into(),
+                namespace: "default".into(),
+                engine: "podman".into(),
+            },
+            network: "dtn".into(),
+            ifname: "data0".parse().unwrap(),
+            class,
+            nic: name.map(|name| name.parse().unwrap()),
+            slice: None,
+            memory: None,
+            streams: 8,
+        }
+    }
+    fn slice_of(last: u8) -> Slice {
+        serde_json::from_value(serde_json::json!({
+            "id": uuid::Uuid::from_u128(1),
+            "spec": {
+                "name": "lhc", "qos": {"class": "guaranteed", "rate_bps": 600_000_000_u64},
+                "members": [{"host": HostId::untagged(MacAddress::new([2, 0, 0, 0, 0, last]))}],
+                "schedule": {"start": "2030-01-01T00:00:00Z", "end": "2030-01-02T00:00:00Z"},
+            },
+            "status": {
+                "reservation": "committed", "provision": "provisioned", "lifecycle": "created",
+                "data_plane": "active", "generation": 1, "observed_generation": 1,
+            },
+            "version": 1, "created_at": "2030-01-01T00:00:00Z",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_first_free_nic_of_class_and_slice_is_taken() {
+        use NicClass::{Dedicated, Shared};
+        let mut taken = nic("a", Some(Dedicated), 1);
+        taken.used_by = vec!["other".into()];
+        let mut guarded = nic("b", Some(Dedicated), 2);
+        guarded.guarded = vec!["it carries the default route: no".into()];
+        let nics = [
+            taken,
+            guarded,
+            nic("c", Some(Shared), 3),
+            nic("d", Some(Dedicated), 4),
+            nic("e", Some(Dedicated), 5),
+            nic("f", None, 6),
+        ];
+        let name = |wish: &Wish, slice: Option<&Slice>| {
+            choose(&nics, wish, slice).map(|nic| nic.name.to_string())
+        };
+        assert_eq!(name(&wish(Dedicated, None), None).unwrap(), "d");
+        assert_eq!(name(&wish(Dedicated, None), Some(&slice_of(5))).unwrap(), "e");
+        assert_eq!(name(&wish(Shared, None), None).unwrap(), "c");
+        assert_eq!(name(&wish(Dedicated, Some("e")), None).unwrap(), "e");
+        for (named, words) in [
+            ("a", "other has it"),
+            ("b", "default route"),
+            ("c", "given as shared"),
+            ("f", "does not give it"),
+            ("x", "no NIC x"),
+        ] {
+            let problem = name(&wish(Dedicated, Some(named)), None).unwrap_err();
+            assert!(problem.to_string().contains(words), "{named}: {problem}");
+        }
+        let none = name(&wish(Dedicated, None), Some(&slice_of(3))).unwrap_err();
+        assert!(none.is(Kind::StateConflict));
+        assert_eq!(none.errors.len(), 5, "{none}");
+        let mut own = nic("a", Some(Dedicated), 1);
+        own.used_by = vec!["u1".into()];
+        assert!(choose(&[own], &wish(Dedicated, None), None).is_ok());
+    }
+}
