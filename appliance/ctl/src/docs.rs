@@ -1,4 +1,4 @@
-//! The pages under `docs/` and `config/README.md` hold what they say: every link to a file leads
+//! The pages under `docs/` and the READMEs hold what they say: every link to a file leads
 //! somewhere, every `dtnctl` line is one that this program takes, every complete TOML block is valid.
 
 use crate::cli::Cli;
@@ -14,7 +14,16 @@ fn checkout() -> PathBuf {
 
 fn pages() -> Vec<(PathBuf, String)> {
     let root = checkout();
-    let mut files = vec![root.join("README.md"), root.join("config/README.md")];
+    let readmes = [
+        "README.md",
+        "config/README.md",
+        "images/README.md",
+        "dtn-workloads/README.md",
+        "dtn-workloads/xrootd/README.md",
+        "dtn-workloads/iperf3/README.md",
+    ];
+    let mut files: Vec<PathBuf> = readmes.iter().map(|name| root.join(name)).collect();
+    files.retain(|file| file.exists());
     for folder in ["docs", "docs/ko"] {
         let entries = fs::read_dir(root.join(folder)).expect("the folder of the pages");
         files.extend(
