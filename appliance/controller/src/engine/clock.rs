@@ -1,6 +1,6 @@
 //! What time does: holds run out, windows end, leases expire, domains fall silent, debts are paid.
 
-use super::{Decision, Engine, REPLY_SECONDS, stitching};
+use super::{Decision, Engine, REPLY_SECONDS};
 use crate::{
     admission::later_by,
     auth::Principal,
@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 const TICK: Duration = Duration::from_millis(500);
 /// How often other domains are asked for their document.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How soon the first document of a domain is asked for again.
+const FIRST: Duration = Duration::from_secs(1);
 /// How soon a debt is tried again.
 const DEBT: Duration = Duration::from_secs(2);
 
@@ -35,14 +37,18 @@ pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
         }
     };
     let beats = async {
-        let mut beat = interval(HEARTBEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
-            beat.tick().await;
             for domain in engine.domains().await {
                 if let Err(problem) = engine.refresh(&domain.name).await {
                     tracing::warn!("the document of domain {}: {problem}", domain.name);
                 }
+            }
+            // one that has just federated may not know us yet: its first document is asked for soon
+            let known = engine.domains().await;
+            let new = known.iter().any(|domain| domain.document.is_none());
+            tokio::select! {
+                () = engine.peers_changed() => {}
+                () = tokio::time::sleep(if new { FIRST } else { HEARTBEAT }) => {}
             }
         }
     };
@@ -84,24 +90,24 @@ impl Engine {
                 decision.changes.push(Change::NoBooking(booking.slice.id));
                 continue;
             }
-            // a coordinator that has decided to commit has committed its own end with it
-            if let Some((next, what)) = slices::age(booking, now) {
+            let (next, what) = match slices::age(booking, now) {
+                Some((next, what)) => (next, Some(what)),
+                None => (self.observed(state, booking.clone(), now), None),
+            };
+            let row = booking.slice.stitch.and_then(|id| state.stitches.get(&id));
+            if let Some(row) = row.and_then(|row| stitches::follow(row, &next.slice, now)) {
+                let detail = row.stitch.reason.clone().unwrap_or_default();
+                let id = Some(row.stitch.id);
+                decision.events.push(("stitch.ended", id, detail));
+                decision.changes.push(Change::Stitch(row));
+            }
+            if let Some(what) = what {
                 let detail = format!("slice {}", next.slice.spec.name);
                 decision.events.push((what, Some(next.slice.id), detail));
+            }
+            if next != *booking {
                 decision.changes.push(Change::Booking(next));
-                continue;
             }
-            let seen = self.observed(state, booking.clone(), now);
-            if seen != *booking {
-                decision.changes.push(Change::Booking(seen));
-            }
-        }
-        for row in stitching::aged(state, now) {
-            let detail = row.stitch.reason.clone().unwrap_or_default();
-            decision
-                .events
-                .push(("stitch.ended", Some(row.stitch.id), detail));
-            decision.changes.push(Change::Stitch(row));
         }
         for row in state
             .stitches

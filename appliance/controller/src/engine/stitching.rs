@@ -33,7 +33,7 @@ enum Own {
     /// An action, with all its rules.
     Act(Action),
     /// Its window is set back, since the other end refused a longer one.
-    SetBack(Booking),
+    SetBack(Box<Booking>),
 }
 
 impl Engine {
@@ -415,7 +415,7 @@ impl Engine {
                     (Owed::Extend { from, .. }, Err(problem)) => {
                         let back = slices::set_end(booking, *from);
                         let next = paid.to(row.stitch.state).because(problem.to_string());
-                        (next, Own::SetBack(back))
+                        (next, Own::SetBack(Box::new(back)))
                     }
                     (Owed::Abort(_) | Owed::Extend { .. }, _) => (paid, Own::Same),
                 })
@@ -447,7 +447,7 @@ impl Engine {
                 Own::Same => Decision::only(booking.slice.clone()),
                 Own::Act(action) => self.acted(state, booking, action, now)?,
                 Own::SetBack(back) => {
-                    Decision::only(back.slice.clone()).change(Change::Booking(back))
+                    Decision::only(back.slice.clone()).change(Change::Booking(*back))
                 }
             };
             if next != *row {
@@ -551,13 +551,4 @@ fn event_of(state: StitchState) -> &'static str {
         StitchState::TimedOut => "stitch.timed-out",
         StitchState::Aborted => "stitch.aborted",
     }
-}
-
-/// Stitches that follow from what time did to their slices.
-pub(super) fn aged(state: &State, now: Timestamp) -> Vec<StitchRow> {
-    let rows = state.stitches.values().filter_map(|row| {
-        let booking = state.bookings.get(&row.stitch.slice_id)?;
-        stitches::follow(row, &booking.slice, now)
-    });
-    rows.collect()
 }
