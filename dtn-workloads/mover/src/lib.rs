@@ -28,5 +28,6 @@ pub mod plan;
 pub mod receive;
 pub mod send;
 pub mod tree;
+pub mod unpack;
 pub mod watch;
 pub mod xrd;
