@@ -6,6 +6,7 @@ use crate::{
     cgroups::{self, Hierarchy},
     daemons::{self, Daemons},
     engine::{self, Engine},
+    evidence,
     options::Stage,
     place::Place,
     progress::{Event, tell},
@@ -35,12 +36,21 @@ pub struct Lab {
     pub sites: Vec<Site>,
     /// The link between them.
     pub wan: Wan,
+    /// What the engines were set up with.
+    setup: Option<engine::Setup>,
     /// Their engines, in the order of the sites.
     pub engines: Vec<Engine>,
     /// Their daemons, in the order of the sites.
     pub daemons: Vec<Daemons>,
     /// What had to be done only because this machine lacks something, in words.
     pub notes: Vec<String>,
+}
+
+impl Lab {
+    /// What the engines were set up with.
+    pub fn setup(&self) -> Result<&engine::Setup> {
+        self.setup.as_ref().context("no engine is up")
+    }
 }
 
 /// The capsule's whole life. It ends with its work, with its leash, or with a signal.
@@ -98,12 +108,18 @@ async fn work(options: Options, place: &Place) -> Result<()> {
 /// The scenario, and the wait after it when the lab is kept.
 async fn serve(lab: Lab, keep: bool) -> Result<()> {
     let place = &lab.place;
+    if lab.options.moves() {
+        evidence::run(&lab, keep).await?;
+    }
     if keep {
         let text = serde_json::to_vec(&crate::place::SITES).context("writing what is up")?;
         fs::write(place.up(), text).with_context(|| format!("writing {}", place.up().display()))?;
         tell(&Event::Kept);
         // the leash or a signal ends it
         std::future::pending::<()>().await;
+    }
+    for daemons in lab.daemons {
+        daemons.stop().await?;
     }
     Ok(())
 }
@@ -126,7 +142,7 @@ async fn build(options: Options, place: &Place) -> Result<(Lab, Vec<Pillar>)> {
         ),
     });
     pillars.extend(relay);
-    let (mut engines, mut notes) = (Vec::new(), Vec::new());
+    let (mut engines, mut notes, mut used) = (Vec::new(), Vec::new(), None);
     if options.reaches(Stage::Engines) {
         let setup;
         (setup, notes) = engine::set_up(place, &program)?;
@@ -134,6 +150,7 @@ async fn build(options: Options, place: &Place) -> Result<(Lab, Vec<Pillar>)> {
         let work = futures_util::future::try_join_all(starts);
         engines = step("podman at both sites, with the transfer image", 360, Some(&place.logs()), work).await?;
         tell(&Event::Done { detail: format!("{} storage", setup.storage) });
+        used = Some(setup);
     }
     let mut daemons = Vec::new();
     if options.reaches(Stage::Daemons) {
@@ -146,7 +163,7 @@ async fn build(options: Options, place: &Place) -> Result<(Lab, Vec<Pillar>)> {
         step("hosts enrol, domains federate", 180, Some(&place.logs()), daemons::join(&daemons, options.nics)).await?;
         tell(&Event::Done { detail: String::new() });
     }
-    let lab = Lab { options, place: place.clone(), program, sites, wan, engines, daemons, notes };
+    let lab = Lab { options, place: place.clone(), program, sites, wan, setup: used, engines, daemons, notes };
     Ok((lab, pillars))
 }
 

@@ -10,8 +10,9 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use dtn_api::{
     LOCAL_BASE, Name, Span, VDN_BASE,
-    client::Client,
+    client::{Client, ClientError},
     domain::{Accept, Domain, Invitation, InviteKind, InviteRequest},
+    host::Host,
     local::{Join, Status},
     slice::List,
 };
@@ -209,6 +210,14 @@ pub async fn join(all: &[Daemons], nics: u32) -> Result<()> {
             .await
             .with_context(|| format!("enrolling {HOST} in {}", daemons.site))?;
     }
+    // a domain that knows its NICs already tells them with the first word to the other
+    for daemons in all {
+        let declared = || async {
+            let hosts: List<Host> = daemons.vdn.get(&format!("{VDN_BASE}/hosts")).await?;
+            Ok((hosts.items.len() >= nics as usize).then_some(()))
+        };
+        until(&format!("{} knows the NICs of its host", daemons.site), declared).await?;
+    }
     let [first, second] = all else { bail!("{} sites are up, and two are federated", all.len()) };
     let invitation = invite(&first.vdn, InviteKind::Domain, name(second.site)?).await?;
     second
@@ -218,24 +227,33 @@ pub async fn join(all: &[Daemons], nics: u32) -> Result<()> {
         .with_context(|| format!("{} accepts the invitation of {}", second.site, first.site))?;
     // each must have heard of the other's NICs before a slice can be asked for between them
     for (daemons, peer) in [(first, second.site), (second, first.site)] {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let domain: Domain = daemons
-                .vdn
-                .get(&format!("{VDN_BASE}/domains/{peer}"))
-                .await
-                .with_context(|| format!("asking {} about {peer}", daemons.site))?;
-            let known = domain.document.as_ref().map_or(0, |document| document.shared_hosts.len());
-            if known >= nics as usize {
-                break;
-            }
-            if Instant::now() >= end {
-                bail!("{} knows {known} of {nics} NICs of {peer} after {} s", daemons.site, PATIENCE.as_secs());
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let heard = || async {
+            let domain: Domain = daemons.vdn.get(&format!("{VDN_BASE}/domains/{peer}")).await?;
+            let known = domain.document.map_or(0, |document| document.shared_hosts.len());
+            Ok((known >= nics as usize).then_some(()))
+        };
+        until(&format!("{} knows the NICs of {peer}", daemons.site), heard).await?;
     }
     Ok(())
+}
+
+/// Asks again and again until there is something; an answer that fails for good ends it.
+pub async fn until<T, F: Future<Output = Result<Option<T>, ClientError>>>(
+    what: &str,
+    ask: impl Fn() -> F,
+) -> Result<T> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match ask().await {
+            Ok(Some(found)) => return Ok(found),
+            Err(error) if !error.retryable() => return Err(error).with_context(|| format!("waiting until {what}")),
+            other if Instant::now() >= end => {
+                let last = other.err().map(|error| format!(": {error}")).unwrap_or_default();
+                bail!("waited {} s until {what}{last}", PATIENCE.as_secs());
+            }
+            _ => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
 }
 
 async fn invite(vdn: &Client, kind: InviteKind, name: Name) -> Result<Invitation> {

@@ -18,7 +18,8 @@
 //! * [`outer`], [`janitor`], [`cgroups`], [`capsule`]: the frame.
 //! * [`site`], [`wan`], [`relay`], [`probe`]: cables, switches, the link between them.
 //! * [`engine`], [`runtime`], [`daemons`]: podman and the appliance's own daemons.
-//! * [`scenario`], [`transfer`]: the verbs an admin would use, and the files that move.
+//! * [`scenario`], [`transfer`], [`mover`]: the verbs an operator would use, and the files that move.
+//! * [`load`], [`evidence`]: what was measured, and the report.
 //!
 //! The lab is the crew that cables the sites. It uses iproute2 for that and not dtn-link, so that it
 //! does not lean on the code that it tries out.
@@ -27,7 +28,10 @@ pub mod capsule;
 pub mod cgroups;
 pub mod daemons;
 pub mod engine;
+pub mod evidence;
 pub mod janitor;
+pub mod load;
+pub mod mover;
 pub mod options;
 pub mod outer;
 pub mod part;
@@ -37,8 +41,10 @@ pub mod probe;
 pub mod progress;
 pub mod relay;
 pub mod runtime;
+pub mod scenario;
 pub mod shell;
 pub mod site;
+pub mod transfer;
 pub mod wan;
 
 pub use options::Options;

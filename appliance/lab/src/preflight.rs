@@ -218,8 +218,8 @@ pub fn room(options: &Options, facts: &Facts) -> u64 {
         Tree::Files { files, bytes } => bytes.saturating_add(files.saturating_mul(4096)),
         _ => 0,
     };
-    // the large file is made at its source; the tree is read where it is
-    let way = if options.moves() { tree.saturating_add(options.large.bytes().saturating_mul(2)) } else { 0 };
+    // both are laid into the pod's folder at the source, and arrive at the destination
+    let way = if options.moves() { tree.saturating_add(options.large.bytes()).saturating_mul(2) } else { 0 };
     let ways = if options.both { 2 } else { 1 };
     way.saturating_mul(ways)
         .saturating_add(facts.image.saturating_mul(IMPORT * SITES.len() as u64))
@@ -327,7 +327,7 @@ fn wrong_state(place: &Place) -> Option<String> {
 }
 
 /// Looks through the whole tree that shall be moved.
-fn walk(folder: &Path) -> Tree {
+pub(crate) fn walk(folder: &Path) -> Tree {
     match fs::metadata(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Tree::Missing,
         Err(error) => return Tree::Unreadable(error.to_string()),

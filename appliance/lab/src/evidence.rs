@@ -1,0 +1,161 @@
+//! The run's whole way once the sites are up: slice, pods, files, and the evidence of it as table,
+//! JSON and plot.
+
+use crate::{
+    capsule::{Lab, step},
+    place::SITES,
+    progress::{Event, tell},
+    scenario::{self, Agreed},
+    transfer,
+};
+use anyhow::{Context, Result, ensure};
+use dtn_api::Rate;
+use dtn_measure::{
+    plot::{Curve, goodput_svg},
+    report::{Direction, REPORT_VERSION, Report, SliceEvidence, TransferEvidence, WanEvidence},
+    verdict::LimitedBy,
+};
+use std::{fs, path::Path};
+
+/// Reserves, deploys, moves, reports; without `keep` also gives everything back.
+pub async fn run(lab: &Lab, keep: bool) -> Result<()> {
+    let (options, logs) = (&lab.options, lab.place.logs());
+    let agreed = step("slice from end to end", 180, Some(&logs), scenario::reserve(&lab.daemons, options)).await?;
+    let asked = options.rate.map_or_else(|| "the most".to_owned(), |rate| rate.to_string());
+    tell(&Event::Done {
+        detail: format!("{asked} asked, {} {} agreed, held and committed in both domains; limited by {}", agreed.rate, options.class, agreed.limited_by),
+    });
+    let deploy = async {
+        scenario::lay_keys(&lab.place, &SITES)?;
+        let pods = lab.daemons.iter().map(|daemons| scenario::deploy(daemons, options, &lab.place));
+        futures_util::future::try_join_all(pods).await
+    };
+    let pods = step("transfer pods at both sites", 180, Some(&logs), deploy).await?;
+    let addresses: Vec<_> = pods.iter().flat_map(|pod| &pod.interfaces).map(|i| i.ips.join(" ")).collect();
+    tell(&Event::Done { detail: format!("{} NIC, {}", options.nic, addresses.join(" and ")) });
+
+    let mut ends = Vec::new();
+    for (site, pod) in lab.sites.iter().zip(&pods) {
+        ends.push(transfer::end(lab, site, pod).await?);
+    }
+    let [one, other] = ends.as_slice() else { anyhow::bail!("{} ends are there, and two are needed", ends.len()) };
+    let look = async {
+        for daemons in &lab.daemons {
+            if let Some(warning) = scenario::enforced(daemons).await? {
+                tell(&Event::Note(format!("{}: {warning}", daemons.site)));
+            }
+        }
+        transfer::check(lab, one, other).await
+    };
+    step("the slice is enforced, and the far server takes the key and nothing else", 180, Some(&logs), look).await?;
+    tell(&Event::Done { detail: "IPv4 and IPv6 reach it; a write without the key is refused".into() });
+
+    let wire = agreed.ceiling.bps() as f64 / agreed.rate.bps().max(1) as f64;
+    let mut directions: Vec<Direction> = Vec::new();
+    let ways = if options.both { vec![(one, other), (other, one)] } else { vec![(one, other)] };
+    for (from, to) in ways {
+        let name = format!("files from {} to {}", from.site.name, to.site.name);
+        // the movers have deadlines of their own, which know the rate
+        let moved = transfer::one_way(lab, from, to, agreed.ceiling.bps(), wire);
+        let direction = step(&name, 24 * 3600, Some(&lab.place.log("lab")), moved).await?;
+        tell(&Event::Done {
+            detail: format!("{} at {:.1} Mb/s", dtn_api::Size::from_bytes(direction.transfer.bytes).rounded(), direction.transfer.goodput_bps as f64 / 1e6),
+        });
+        directions.push(direction);
+    }
+    let report = report(lab, &agreed, directions)?;
+    write(lab, &report)?;
+    tell(&Event::Table(report.table()));
+    if !keep {
+        let end = async {
+            for daemons in &lab.daemons {
+                scenario::undeploy(daemons).await?;
+            }
+            let first = lab.daemons.first().context("no site is up")?;
+            scenario::give_back(first).await
+        };
+        step("pods down, NICs home, leases and slice given back", 120, Some(&logs), end).await?;
+        tell(&Event::Done { detail: String::new() });
+    }
+    ensure!(report.checksums_ok, "the trees differ: the report says where");
+    Ok(())
+}
+
+fn report(lab: &Lab, agreed: &Agreed, directions: Vec<Direction>) -> Result<Report> {
+    let (options, wan) = (&lab.options, &lab.wan);
+    let mut report = Report {
+        version: REPORT_VERSION,
+        appliance: env!("CARGO_PKG_VERSION").into(),
+        ended_at: jiff::Timestamp::now().to_string(),
+        sites: SITES.iter().map(|site| (*site).to_owned()).collect(),
+        nic: options.nic.to_string(),
+        mtu: options.mtu,
+        rtt_ms: options.rtt.millis() as f64,
+        slice: SliceEvidence {
+            name: scenario::SLICE.into(),
+            class: options.class.to_string(),
+            rate_bps: agreed.rate.bps(),
+            ceiling_bps: agreed.ceiling.bps(),
+            asked_bps: options.rate.map(Rate::bps),
+            limited_by: agreed.limited_by.clone(),
+        },
+        wan: WanEvidence {
+            rate_bps: options.wan.bps(),
+            delay_by: wan.delay_by.to_string(),
+            carries_bps: wan.carries.map(Rate::bps),
+            measured_rtt_ms: Some(wan.rtt_us as f64 / 1000.0),
+        },
+        transfer: TransferEvidence { files: 0, bytes: 0, seconds: 0.0, goodput_bps: 0, retransmits: 0 },
+        large_file: None,
+        small_files: None,
+        share_of_ceiling: 0.0,
+        checksums_ok: false,
+        limited_by: LimitedBy::Tool,
+        simulated_wire: true,
+        directions,
+        machine: machine()?,
+        notes: lab.notes.clone(),
+    };
+    report.lift_first_direction();
+    Ok(report)
+}
+
+/// Kernel, processors and memory of this machine.
+fn machine() -> Result<String> {
+    let mut system = sysinfo::System::new().map_err(|error| anyhow::anyhow!("asking for the memory: {error:?}"))?;
+    system.refresh_memory();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel's release")?;
+    let processors = std::thread::available_parallelism().context("counting processors")?;
+    Ok(format!("Linux {}, {processors} processors, {}", kernel.trim(), dtn_api::Size::from_bytes(system.total_memory()).rounded()))
+}
+
+/// The JSON and the plot, in the state folder and where they were asked for.
+fn write(lab: &Lab, report: &Report) -> Result<()> {
+    let json = serde_json::to_string_pretty(report).context("writing the report")? + "\n";
+    let names: Vec<_> = report.directions.iter().map(|way| format!("{} → {}", way.from, way.to)).collect();
+    let curves: Vec<_> = names.iter().zip(&report.directions).map(|(name, way)| Curve { name, points: &way.series }).collect();
+    let title = format!(
+        "Goodput over time, simulated wire: {}, MTU {}, RTT {} ms",
+        Rate::from_bps(report.slice.rate_bps),
+        report.mtu,
+        report.rtt_ms
+    );
+    let svg = goodput_svg(&title, report.slice.ceiling_bps, &curves)?;
+    let own = lab.place.report();
+    let own_plot = own.with_extension("svg");
+    put(&own, &json)?;
+    put(&own_plot, &svg)?;
+    if let Some(file) = &lab.options.report {
+        put(file, &json)?;
+    }
+    if let Some(file) = &lab.options.plot() {
+        put(file, &svg)?;
+    }
+    let (report, plot) = (lab.options.report.clone().unwrap_or(own), lab.options.plot().unwrap_or(own_plot));
+    tell(&Event::Note(format!("report {}, plot {}", report.display(), plot.display())));
+    Ok(())
+}
+
+fn put(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text).with_context(|| format!("writing {}", file.display()))
+}
