@@ -57,15 +57,17 @@ impl Lab {
 pub fn run(place: &Place) -> Result<ExitCode> {
     let plan = place.plan();
     let text = fs::read(&plan).with_context(|| format!("reading {}", plan.display()))?;
-    let options: Options = serde_json::from_slice(&text).with_context(|| format!("reading {}", plan.display()))?;
+    let options: Options =
+        serde_json::from_slice(&text).with_context(|| format!("reading {}", plan.display()))?;
     furnish()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
     let done = runtime.block_on(async {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-            .context("preparing for signals")?;
+        let mut terminate =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+                .context("preparing for signals")?;
         let leash = leash();
         tokio::select! {
             done = work(options, place) => done.map(|()| true),
@@ -77,10 +79,22 @@ pub fn run(place: &Place) -> Result<ExitCode> {
         Ok(true) => Ok(ExitCode::SUCCESS),
         Ok(false) => Ok(ExitCode::FAILURE),
         Err(error) => {
-            tell(&Event::Failed(format!("{error:#}")));
+            tell(&Event::Failed(reasons(&error)));
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// An error with its causes on one line; a cause that its effect has said in full is not said again.
+fn reasons(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |said, cause| {
+        let cause = cause.to_string();
+        match said.as_str() {
+            "" => cause,
+            said if said.ends_with(&cause) => said.to_owned(),
+            said => format!("{said}: {cause}"),
+        }
+    })
 }
 
 /// Ends when the janitor lets go. The thread that waits for that ends with this process.
@@ -127,11 +141,32 @@ async fn serve(lab: Lab, keep: bool) -> Result<()> {
 /// Hosts, cables, switches and the link between them.
 async fn build(options: Options, place: &Place) -> Result<(Lab, Vec<Pillar>)> {
     let program = std::env::current_exe().context("finding this program's own file")?;
-    let (sites, mut pillars) = step("cables and switches", 60, None, site::build(&options, place, &program)).await?;
-    tell(&Event::Done { detail: format!("{} sites, {} data NIC(s) each, MTU {}", sites.len(), options.nics, options.mtu) });
+    let (sites, mut pillars) = step(
+        "cables and switches",
+        60,
+        None,
+        site::build(&options, place, &program),
+    )
+    .await?;
+    tell(&Event::Done {
+        detail: format!(
+            "{} sites, {} data NIC(s) each, MTU {}",
+            sites.len(),
+            options.nics,
+            options.mtu
+        ),
+    });
     let log = place.log("wan");
-    let (wan, relay) = step("wide-area link", 120, Some(&log), wan::build(&options, &program, &log)).await?;
-    let carries = wan.carries.map(|rate| format!(", which carries {:.1} Gb/s here", rate.bps() as f64 / 1e9));
+    let (wan, relay) = step(
+        "wide-area link",
+        120,
+        Some(&log),
+        wan::build(&options, &program, &log),
+    )
+    .await?;
+    let carries = wan
+        .carries
+        .map(|rate| format!(", which carries {:.1} Gb/s here", rate.bps() as f64 / 1e9));
     tell(&Event::Done {
         detail: format!(
             "{}, round trip {:.2} ms measured, delay by {}{} (simulated)",
@@ -146,24 +181,63 @@ async fn build(options: Options, place: &Place) -> Result<(Lab, Vec<Pillar>)> {
     if options.reaches(Stage::Engines) {
         let setup;
         (setup, notes) = engine::set_up(place, &program)?;
-        let starts = sites.iter().map(|site| engine::start(site, place, &setup, &options));
+        let starts = sites
+            .iter()
+            .map(|site| engine::start(site, place, &setup, &options));
         let work = futures_util::future::try_join_all(starts);
-        engines = step("podman at both sites, with the transfer image", 360, Some(&place.logs()), work).await?;
-        tell(&Event::Done { detail: format!("{} storage", setup.storage) });
+        engines = step(
+            "podman at both sites, with the transfer image",
+            360,
+            Some(&place.logs()),
+            work,
+        )
+        .await?;
+        tell(&Event::Done {
+            detail: format!("{} storage", setup.storage),
+        });
         used = Some(setup);
     }
     let mut daemons = Vec::new();
     if options.reaches(Stage::Daemons) {
         let work = async {
-            let starts = sites.iter().zip(&engines).map(|(site, engine)| daemons::start(site, engine, place, &options));
+            let starts = sites
+                .iter()
+                .zip(&engines)
+                .map(|(site, engine)| daemons::start(site, engine, place, &options));
             futures_util::future::try_join_all(starts).await
         };
-        daemons = step("vdnd and dtnd at both sites", 180, Some(&place.logs()), work).await?;
-        tell(&Event::Done { detail: format!("configured in {}/*/etc/dtn", place.sites().display()) });
-        step("hosts enrol, domains federate", 180, Some(&place.logs()), daemons::join(&daemons, options.nics)).await?;
-        tell(&Event::Done { detail: String::new() });
+        daemons = step(
+            "vdnd and dtnd at both sites",
+            180,
+            Some(&place.logs()),
+            work,
+        )
+        .await?;
+        tell(&Event::Done {
+            detail: format!("configured in {}/*/etc/dtn", place.sites().display()),
+        });
+        step(
+            "hosts enrol, domains federate",
+            180,
+            Some(&place.logs()),
+            daemons::join(&daemons, options.nics),
+        )
+        .await?;
+        tell(&Event::Done {
+            detail: String::new(),
+        });
     }
-    let lab = Lab { options, place: place.clone(), program, sites, wan, setup: used, engines, daemons, notes };
+    let lab = Lab {
+        options,
+        place: place.clone(),
+        program,
+        sites,
+        wan,
+        setup: used,
+        engines,
+        daemons,
+        notes,
+    };
     Ok((lab, pillars))
 }
 
@@ -174,20 +248,35 @@ pub async fn step<T>(
     log: Option<&Path>,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    tell(&Event::Step { name: name.into(), deadline_s, log: log.map(|log| log.display().to_string()) });
-    let hint = || log.map(|log| format!("; its log is {}", log.display())).unwrap_or_default();
+    tell(&Event::Step {
+        name: name.into(),
+        deadline_s,
+        log: log.map(|log| log.display().to_string()),
+    });
+    let hint = || {
+        log.map(|log| format!("; its log is {}", log.display()))
+            .unwrap_or_default()
+    };
     timeout(Duration::from_secs(deadline_s), work)
         .await
         .with_context(|| format!("not done after {deadline_s} s{}", hint()))?
         .with_context(|| format!("failed{}", hint()))
 }
 
-const CAREFUL: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+const CAREFUL: MsFlags = MsFlags::MS_NOSUID
+    .union(MsFlags::MS_NODEV)
+    .union(MsFlags::MS_NOEXEC);
 
 /// Binds a tree of mounts elsewhere.
 pub(crate) fn bind(from: &Path, to: &Path) -> Result<()> {
-    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
-        .with_context(|| format!("binding {} on {}", from.display(), to.display()))
+    mount(
+        Some(from),
+        to,
+        None::<&str>,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        None::<&str>,
+    )
+    .with_context(|| format!("binding {} on {}", from.display(), to.display()))
 }
 /// Takes a mount away, also while it is in use.
 pub(crate) fn detach(target: &Path) -> Result<()> {
@@ -195,8 +284,14 @@ pub(crate) fn detach(target: &Path) -> Result<()> {
 }
 /// A file system in memory. Device files in it work: the relay's ends are such.
 pub(crate) fn tmpfs(target: &Path, options: &str) -> Result<()> {
-    mount(Some("tmpfs"), target, Some("tmpfs"), MsFlags::MS_NOSUID, Some(options))
-        .with_context(|| format!("mounting a tmpfs on {}", target.display()))
+    mount(
+        Some("tmpfs"),
+        target,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID,
+        Some(options),
+    )
+    .with_context(|| format!("mounting a tmpfs on {}", target.display()))
 }
 
 /// Makes the capsule's own places. Called in a mount namespace that shares nothing back.
@@ -206,7 +301,8 @@ pub fn furnish() -> Result<()> {
     tmpfs(Path::new("/run"), "mode=755")?;
     fs::create_dir_all("/run/lock").context("making /run/lock")?;
     tmpfs(Path::new("/dev/shm"), "mode=1777")?;
-    mount(Some("sysfs"), "/sys", Some("sysfs"), CAREFUL, None::<&str>).context("mounting the capsule's /sys")?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), CAREFUL, None::<&str>)
+        .context("mounting the capsule's /sys")?;
     own_cgroups(&hierarchies)
 }
 
@@ -217,14 +313,23 @@ fn own_cgroups(hierarchies: &[Hierarchy]) -> Result<()> {
     if !hierarchies.iter().any(|hierarchy| hierarchy.mount == root) {
         tmpfs(root, "mode=755")?;
     }
-    for hierarchy in hierarchies.iter().filter(|hierarchy| hierarchy.mount.starts_with(root)) {
+    for hierarchy in hierarchies
+        .iter()
+        .filter(|hierarchy| hierarchy.mount.starts_with(root))
+    {
         let target = &hierarchy.mount;
         if target != root {
             fs::create_dir_all(target).with_context(|| format!("making {}", target.display()))?;
         }
         let options = (!hierarchy.options.is_empty()).then_some(hierarchy.options.as_str());
-        mount(Some("cgroup"), target, Some(hierarchy.kind.as_str()), CAREFUL, options)
-            .with_context(|| format!("mounting the capsule's {}", target.display()))?;
+        mount(
+            Some("cgroup"),
+            target,
+            Some(hierarchy.kind.as_str()),
+            CAREFUL,
+            options,
+        )
+        .with_context(|| format!("mounting the capsule's {}", target.display()))?;
         if target == root && hierarchy.unified() {
             step_aside(root)?;
         }
@@ -237,14 +342,16 @@ fn own_cgroups(hierarchies: &[Hierarchy]) -> Result<()> {
 fn step_aside(root: &Path) -> Result<()> {
     let leaf = root.join("lab");
     fs::create_dir_all(&leaf).with_context(|| format!("making {}", leaf.display()))?;
-    let processes = fs::read_to_string(root.join("cgroup.procs")).context("listing the capsule's processes")?;
+    let processes =
+        fs::read_to_string(root.join("cgroup.procs")).context("listing the capsule's processes")?;
     for process in processes.lines().filter(|line| *line != "0") {
         // one that has ended meanwhile needs no move
         let moved = fs::write(leaf.join("cgroup.procs"), process);
         if let Err(error) = moved
             && error.raw_os_error() != Some(nix::errno::Errno::ESRCH as i32)
         {
-            return Err(error).with_context(|| format!("moving process {process} to {}", leaf.display()));
+            return Err(error)
+                .with_context(|| format!("moving process {process} to {}", leaf.display()));
         }
     }
     Ok(())

@@ -30,9 +30,13 @@ impl Hierarchy {
 pub fn parse(mountinfo: &str) -> Vec<Hierarchy> {
     let mut found = Vec::new();
     for line in mountinfo.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        let (left, right): (Vec<_>, Vec<_>) = (left.split(' ').collect(), right.split(' ').collect());
-        let ([_, _, _, root, mount, ..], [kind, _, superblock, ..]) = (left.as_slice(), right.as_slice())
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
+        let (left, right): (Vec<_>, Vec<_>) =
+            (left.split(' ').collect(), right.split(' ').collect());
+        let ([_, _, _, root, mount, ..], [kind, _, superblock, ..]) =
+            (left.as_slice(), right.as_slice())
         else {
             continue;
         };
@@ -40,15 +44,30 @@ pub fn parse(mountinfo: &str) -> Vec<Hierarchy> {
         if !matches!(*kind, "cgroup" | "cgroup2") || !matches!(*root, "/" | "/..") {
             continue;
         }
-        let options = if *kind == "cgroup2" { String::new() } else { choosing(superblock) };
-        found.push(Hierarchy { mount: PathBuf::from(mount), kind: (*kind).to_owned(), options });
+        let options = if *kind == "cgroup2" {
+            String::new()
+        } else {
+            choosing(superblock)
+        };
+        found.push(Hierarchy {
+            mount: PathBuf::from(mount),
+            kind: (*kind).to_owned(),
+            options,
+        });
     }
     found
 }
 
 /// Of a superblock's options those that name a version 1 hierarchy.
 fn choosing(superblock: &str) -> String {
-    let skip = ["rw", "ro", "xattr", "noprefix", "clone_children", "release_agent"];
+    let skip = [
+        "rw",
+        "ro",
+        "xattr",
+        "noprefix",
+        "clone_children",
+        "release_agent",
+    ];
     let names: Vec<_> = superblock
         .split(',')
         .filter(|option| !skip.contains(option) && !option.starts_with("release_agent="))
@@ -110,7 +129,11 @@ pub fn leave(back: &[(PathBuf, PathBuf)]) -> io::Result<()> {
 
 /// Removes the cgroup from every hierarchy with all below it. Its processes are being reaped by the
 /// kernel, which takes a moment; what is still busy after `deadline` is named.
-pub fn sweep(hierarchies: &[Hierarchy], name: &str, deadline: Duration) -> Result<(), Vec<PathBuf>> {
+pub fn sweep(
+    hierarchies: &[Hierarchy],
+    name: &str,
+    deadline: Duration,
+) -> Result<(), Vec<PathBuf>> {
     let end = Instant::now() + deadline;
     loop {
         let mut left = Vec::new();
@@ -169,14 +192,21 @@ mod tests {
     #[test]
     fn a_process_is_found_in_its_hierarchy() {
         let listing = "3:cpu,cpuacct:/user\n2:name=systemd:/init\n0::/v2\n";
-        let homes: Vec<_> = parse(MIXED).iter().map(|h| home(listing, h).unwrap()).collect();
+        let homes: Vec<_> = parse(MIXED)
+            .iter()
+            .map(|h| home(listing, h).unwrap())
+            .collect();
         assert_eq!(homes, ["/user", "/init", "/v2"]);
     }
 
     #[test]
     fn sweeping_removes_a_tree_and_names_what_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let hierarchy = Hierarchy { mount: dir.path().into(), kind: "cgroup".into(), options: String::new() };
+        let hierarchy = Hierarchy {
+            mount: dir.path().into(),
+            kind: "cgroup".into(),
+            options: String::new(),
+        };
         fs::create_dir_all(dir.path().join("x/a/b")).unwrap();
         sweep(std::slice::from_ref(&hierarchy), "x", Duration::ZERO).unwrap();
         assert!(!dir.path().join("x").exists());

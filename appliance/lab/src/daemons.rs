@@ -138,7 +138,12 @@ rtt = "{}"
 }
 
 /// Writes both files, starts both daemons, and waits until they answer.
-pub async fn start(site: &Site, engine: &Engine, place: &Place, options: &Options) -> Result<Daemons> {
+pub async fn start(
+    site: &Site,
+    engine: &Engine,
+    place: &Place,
+    options: &Options,
+) -> Result<Daemons> {
     let root = place.root(site.name);
     let folder = root.join("etc/dtn");
     for folder in [&folder, &root.join("srv/dtn")] {
@@ -151,9 +156,31 @@ pub async fn start(site: &Site, engine: &Engine, place: &Place, options: &Option
     };
     let vdnd_file = write("vdnd.toml", vdnd_toml(options, site.index))?;
     let dtnd_file = write("dtnd.toml", dtnd_toml(options, &root, &engine.socket))?;
-    let (vdnd, vdn) = one(site, "vdnd", &vdnd_file, dtn_api::VDND_SOCKET, place, options).await?;
-    let (dtnd, dtn) = one(site, "dtnd", &dtnd_file, dtn_api::DTND_SOCKET, place, options).await?;
-    Ok(Daemons { site: site.name, vdn, dtn, vdnd, dtnd })
+    let (vdnd, vdn) = one(
+        site,
+        "vdnd",
+        &vdnd_file,
+        dtn_api::VDND_SOCKET,
+        place,
+        options,
+    )
+    .await?;
+    let (dtnd, dtn) = one(
+        site,
+        "dtnd",
+        &dtnd_file,
+        dtn_api::DTND_SOCKET,
+        place,
+        options,
+    )
+    .await?;
+    Ok(Daemons {
+        site: site.name,
+        vdn,
+        dtn,
+        vdnd,
+        dtnd,
+    })
 }
 
 async fn one(
@@ -167,7 +194,9 @@ async fn one(
     let root = place.root(site.name);
     let log = place.log(&format!("{}-{name}", site.name));
     let file = fs::File::create(&log).with_context(|| format!("opening {}", log.display()))?;
-    let again = file.try_clone().with_context(|| format!("opening {}", log.display()))?;
+    let again = file
+        .try_clone()
+        .with_context(|| format!("opening {}", log.display()))?;
     let mut child = site
         .command(options.program(name))
         .arg("--root")
@@ -184,15 +213,35 @@ async fn one(
     let end = Instant::now() + PATIENCE;
     loop {
         let served = match name {
-            "vdnd" => client.get::<List<Domain>>(&format!("{VDN_BASE}/domains")).await.map(|_| ()),
-            _ => client.get::<Status>(&format!("{LOCAL_BASE}/status")).await.map(|_| ()),
+            "vdnd" => client
+                .get::<List<Domain>>(&format!("{VDN_BASE}/domains"))
+                .await
+                .map(|_| ()),
+            _ => client
+                .get::<Status>(&format!("{LOCAL_BASE}/status"))
+                .await
+                .map(|_| ()),
         };
-        let Err(error) = served else { return Ok((child, client)) };
-        if let Some(status) = child.try_wait().with_context(|| format!("looking at {name}"))? {
-            bail!("{name} of {} ended at once ({status}); its log is {}", site.name, log.display());
+        let Err(error) = served else {
+            return Ok((child, client));
+        };
+        if let Some(status) = child
+            .try_wait()
+            .with_context(|| format!("looking at {name}"))?
+        {
+            bail!(
+                "{name} of {} ended at once ({status}); its log is {}",
+                site.name,
+                log.display()
+            );
         }
         if Instant::now() >= end {
-            bail!("{name} of {} does not serve after {} s: {error}; its log is {}", site.name, PATIENCE.as_secs(), log.display());
+            bail!(
+                "{name} of {} does not serve after {} s: {error}; its log is {}",
+                site.name,
+                PATIENCE.as_secs(),
+                log.display()
+            );
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -201,7 +250,10 @@ async fn one(
 /// Enrols each host in its domain and federates the two domains: `host invite|join`,
 /// `domain invite|accept`.
 pub async fn join(all: &[Daemons], nics: u32) -> Result<()> {
-    let name = |text: &str| text.parse::<Name>().with_context(|| format!("the name {text:?}"));
+    let name = |text: &str| {
+        text.parse::<Name>()
+            .with_context(|| format!("the name {text:?}"))
+    };
     for daemons in all {
         let invitation = invite(&daemons.vdn, InviteKind::Host, name(HOST)?).await?;
         daemons
@@ -216,9 +268,15 @@ pub async fn join(all: &[Daemons], nics: u32) -> Result<()> {
             let hosts: List<Host> = daemons.vdn.get(&format!("{VDN_BASE}/hosts")).await?;
             Ok((hosts.items.len() >= nics as usize).then_some(()))
         };
-        until(&format!("{} knows the NICs of its host", daemons.site), declared).await?;
+        until(
+            &format!("{} knows the NICs of its host", daemons.site),
+            declared,
+        )
+        .await?;
     }
-    let [first, second] = all else { bail!("{} sites are up, and two are federated", all.len()) };
+    let [first, second] = all else {
+        bail!("{} sites are up, and two are federated", all.len())
+    };
     let invitation = invite(&first.vdn, InviteKind::Domain, name(second.site)?).await?;
     second
         .vdn
@@ -228,8 +286,13 @@ pub async fn join(all: &[Daemons], nics: u32) -> Result<()> {
     // each must have heard of the other's NICs before a slice can be asked for between them
     for (daemons, peer) in [(first, second.site), (second, first.site)] {
         let heard = || async {
-            let domain: Domain = daemons.vdn.get(&format!("{VDN_BASE}/domains/{peer}")).await?;
-            let known = domain.document.map_or(0, |document| document.shared_hosts.len());
+            let domain: Domain = daemons
+                .vdn
+                .get(&format!("{VDN_BASE}/domains/{peer}"))
+                .await?;
+            let known = domain
+                .document
+                .map_or(0, |document| document.shared_hosts.len());
             Ok((known >= nics as usize).then_some(()))
         };
         until(&format!("{} knows the NICs of {peer}", daemons.site), heard).await?;
@@ -246,9 +309,14 @@ pub async fn until<T, F: Future<Output = Result<Option<T>, ClientError>>>(
     loop {
         match ask().await {
             Ok(Some(found)) => return Ok(found),
-            Err(error) if !error.retryable() => return Err(error).with_context(|| format!("waiting until {what}")),
+            Err(error) if !error.retryable() => {
+                return Err(error).with_context(|| format!("waiting until {what}"));
+            }
             other if Instant::now() >= end => {
-                let last = other.err().map(|error| format!(": {error}")).unwrap_or_default();
+                let last = other
+                    .err()
+                    .map(|error| format!(": {error}"))
+                    .unwrap_or_default();
                 bail!("waited {} s until {what}{last}", PATIENCE.as_secs());
             }
             _ => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -257,7 +325,11 @@ pub async fn until<T, F: Future<Output = Result<Option<T>, ClientError>>>(
 }
 
 async fn invite(vdn: &Client, kind: InviteKind, name: Name) -> Result<Invitation> {
-    let request = InviteRequest { kind, name: name.clone(), valid_seconds: 600 };
+    let request = InviteRequest {
+        kind,
+        name: name.clone(),
+        valid_seconds: 600,
+    };
     vdn.post(&format!("{VDN_BASE}/invitations"), &request)
         .await
         .with_context(|| format!("inviting {name}"))

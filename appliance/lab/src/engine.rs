@@ -2,7 +2,9 @@
 //! else in the site's own `/run`: the machine's podman, its pods and networks are not touched.
 
 use crate::{
-    Options, place::Place, preflight, runtime,
+    Options,
+    place::Place,
+    preflight, runtime,
     shell::{self, SHORT},
     site::Site,
 };
@@ -44,7 +46,11 @@ pub fn set_up(place: &Place, program: &Path) -> Result<(Setup, Vec<String>)> {
             "limits cannot be raised here (no CAP_SYS_RESOURCE): a step in front of runc drops rlimits and oomScoreAdj".into(),
         );
         let script = place.run().join("runc-lab");
-        let text = format!("#!/bin/sh\nexec '{}' lab part runtime '{}' \"$@\"\n", program.display(), runc.display());
+        let text = format!(
+            "#!/bin/sh\nexec '{}' lab part runtime '{}' \"$@\"\n",
+            program.display(),
+            runc.display()
+        );
         fs::write(&script, text)
             .and_then(|()| fs::set_permissions(&script, fs::Permissions::from_mode(0o755)))
             .with_context(|| format!("writing {}", script.display()))?;
@@ -53,7 +59,10 @@ pub fn set_up(place: &Place, program: &Path) -> Result<(Setup, Vec<String>)> {
     let storage = if carries_overlay(place)? {
         "overlay"
     } else {
-        notes.push(format!("{} cannot carry an overlay: images are copied (vfs)", place.state().display()));
+        notes.push(format!(
+            "{} cannot carry an overlay: images are copied (vfs)",
+            place.state().display()
+        ));
         "vfs"
     };
     Ok((Setup { storage, runtime }, notes))
@@ -64,7 +73,8 @@ fn carries_overlay(place: &Place) -> Result<bool> {
     let base = place.run().join("overlay-try");
     let part = |name: &str| base.join(name);
     for name in ["lower", "upper", "work", "merged"] {
-        fs::create_dir_all(part(name)).with_context(|| format!("making {}", part(name).display()))?;
+        fs::create_dir_all(part(name))
+            .with_context(|| format!("making {}", part(name).display()))?;
     }
     let options = format!(
         "lowerdir={},upperdir={},workdir={}",
@@ -73,9 +83,17 @@ fn carries_overlay(place: &Place) -> Result<bool> {
         part("work").display()
     );
     let merged = part("merged");
-    let works = mount(Some("overlay"), &merged, Some("overlay"), MsFlags::empty(), Some(options.as_str())).is_ok();
+    let works = mount(
+        Some("overlay"),
+        &merged,
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )
+    .is_ok();
     if works {
-        umount2(&merged, MntFlags::MNT_DETACH).with_context(|| format!("detaching {}", merged.display()))?;
+        umount2(&merged, MntFlags::MNT_DETACH)
+            .with_context(|| format!("detaching {}", merged.display()))?;
     }
     Ok(works)
 }
@@ -126,7 +144,12 @@ pub fn podman(site: &Site, place: &Place, setup: &Setup) -> tokio::process::Comm
         .arg("--root")
         .arg(root.join("containers"))
         // in the site's /run, which is in memory and its own
-        .args(["--runroot", "/run/containers/storage", "--storage-driver", setup.storage])
+        .args([
+            "--runroot",
+            "/run/containers/storage",
+            "--storage-driver",
+            setup.storage,
+        ])
         .env("CONTAINERS_CONF", conf(&root))
         .env("TMPDIR", root.join("var/tmp"))
         .env_remove("NOTIFY_SOCKET");
@@ -136,17 +159,25 @@ pub fn podman(site: &Site, place: &Place, setup: &Setup) -> tokio::process::Comm
 /// Starts a site's engine with the transfer image in it.
 pub async fn start(site: &Site, place: &Place, setup: &Setup, options: &Options) -> Result<Engine> {
     let root = place.root(site.name);
-    for folder in ["etc/containers/networks", "containers", "run/podman", "var/tmp"] {
+    for folder in [
+        "etc/containers/networks",
+        "containers",
+        "run/podman",
+        "var/tmp",
+    ] {
         let folder = root.join(folder);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     }
-    fs::write(conf(&root), configuration(setup, &root)).with_context(|| format!("writing {}", conf(&root).display()))?;
+    fs::write(conf(&root), configuration(setup, &root))
+        .with_context(|| format!("writing {}", conf(&root).display()))?;
     import(site, place, setup, options).await?;
 
     let socket = root.join("run/podman/podman.sock");
     let log = place.log(&format!("{}-podman", site.name));
     let file = fs::File::create(&log).with_context(|| format!("opening {}", log.display()))?;
-    let again = file.try_clone().with_context(|| format!("opening {}", log.display()))?;
+    let again = file
+        .try_clone()
+        .with_context(|| format!("opening {}", log.display()))?;
     let mut child = podman(site, place, setup)
         .args(["system", "service", "--time", "0"])
         .arg(format!("unix://{}", socket.display()))
@@ -158,10 +189,19 @@ pub async fn start(site: &Site, place: &Place, setup: &Setup, options: &Options)
     let end = Instant::now() + SHORT;
     while !answers(&socket) {
         if let Some(status) = child.try_wait().context("looking at podman")? {
-            bail!("podman of {} ended at once ({status}); its log is {}", site.name, log.display());
+            bail!(
+                "podman of {} ended at once ({status}); its log is {}",
+                site.name,
+                log.display()
+            );
         }
         if Instant::now() >= end {
-            bail!("podman of {} does not answer after {} s; its log is {}", site.name, SHORT.as_secs(), log.display());
+            bail!(
+                "podman of {} does not answer after {} s; its log is {}",
+                site.name,
+                SHORT.as_secs(),
+                log.display()
+            );
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -185,7 +225,10 @@ async fn import(site: &Site, place: &Place, setup: &Setup, options: &Options) ->
 }
 
 fn changes(config: &str) -> impl Iterator<Item = &str> {
-    config.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+    config
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 /// Whether an engine answers on its socket.
@@ -207,11 +250,20 @@ mod tests {
 
     #[test]
     fn a_site_s_podman_keeps_to_the_site() {
-        let setup = Setup { storage: "overlay", runtime: "/run/lab/runc-lab".into() };
+        let setup = Setup {
+            storage: "overlay",
+            runtime: "/run/lab/runc-lab".into(),
+        };
         let text = configuration(&setup, Path::new("/s/sites/busan"));
         let parsed: toml::Value = toml::from_str(&text).unwrap();
-        assert_eq!(parsed["engine"]["runtimes"]["lab"][0].as_str(), Some("/run/lab/runc-lab"));
-        assert_eq!(parsed["engine"]["cgroup_manager"].as_str(), Some("cgroupfs"));
+        assert_eq!(
+            parsed["engine"]["runtimes"]["lab"][0].as_str(),
+            Some("/run/lab/runc-lab")
+        );
+        assert_eq!(
+            parsed["engine"]["cgroup_manager"].as_str(),
+            Some("cgroupfs")
+        );
         let own = parsed["network"]["network_config_dir"].as_str().unwrap();
         assert!(own.starts_with("/s/sites/busan/"));
     }

@@ -20,25 +20,47 @@ use std::{fs, path::Path};
 /// Reserves, deploys, moves, reports; without `keep` also gives everything back.
 pub async fn run(lab: &Lab, keep: bool) -> Result<()> {
     let (options, logs) = (&lab.options, lab.place.logs());
-    let agreed = step("slice from end to end", 180, Some(&logs), scenario::reserve(&lab.daemons, options)).await?;
-    let asked = options.rate.map_or_else(|| "the most".to_owned(), |rate| rate.to_string());
+    let agreed = step(
+        "slice from end to end",
+        180,
+        Some(&logs),
+        scenario::reserve(&lab.daemons, options),
+    )
+    .await?;
+    let asked = options
+        .rate
+        .map_or_else(|| "the most".to_owned(), |rate| rate.to_string());
     tell(&Event::Done {
-        detail: format!("{asked} asked, {} {} agreed, held and committed in both domains; limited by {}", agreed.rate, options.class, agreed.limited_by),
+        detail: format!(
+            "{asked} asked, {} {} agreed, held and committed in both domains; limited by {}",
+            agreed.rate, options.class, agreed.limited_by
+        ),
     });
     let deploy = async {
         scenario::lay_keys(&lab.place, &SITES)?;
-        let pods = lab.daemons.iter().map(|daemons| scenario::deploy(daemons, options, &lab.place));
+        let pods = lab
+            .daemons
+            .iter()
+            .map(|daemons| scenario::deploy(daemons, options, &lab.place));
         futures_util::future::try_join_all(pods).await
     };
     let pods = step("transfer pods at both sites", 180, Some(&logs), deploy).await?;
-    let addresses: Vec<_> = pods.iter().flat_map(|pod| &pod.interfaces).map(|i| i.ips.join(" ")).collect();
-    tell(&Event::Done { detail: format!("{} NIC, {}", options.nic, addresses.join(" and ")) });
+    let addresses: Vec<_> = pods
+        .iter()
+        .flat_map(|pod| &pod.interfaces)
+        .map(|i| i.ips.join(" "))
+        .collect();
+    tell(&Event::Done {
+        detail: format!("{} NIC, {}", options.nic, addresses.join(" and ")),
+    });
 
     let mut ends = Vec::new();
     for (site, pod) in lab.sites.iter().zip(&pods) {
         ends.push(transfer::end(lab, site, pod).await?);
     }
-    let [one, other] = ends.as_slice() else { anyhow::bail!("{} ends are there, and two are needed", ends.len()) };
+    let [one, other] = ends.as_slice() else {
+        anyhow::bail!("{} ends are there, and two are needed", ends.len())
+    };
     let look = async {
         for daemons in &lab.daemons {
             if let Some(warning) = scenario::enforced(daemons).await? {
@@ -47,19 +69,35 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<()> {
         }
         transfer::check(lab, one, other).await
     };
-    step("the slice is enforced, and the far server takes the key and nothing else", 180, Some(&logs), look).await?;
-    tell(&Event::Done { detail: "IPv4 and IPv6 reach it; a write without the key is refused".into() });
+    step(
+        "the slice is enforced, and the far server takes the key and nothing else",
+        180,
+        Some(&logs),
+        look,
+    )
+    .await?;
+    tell(&Event::Done {
+        detail: "IPv4 and IPv6 reach it; a write without the key is refused".into(),
+    });
 
     let wire = agreed.ceiling.bps() as f64 / agreed.rate.bps().max(1) as f64;
     let mut directions: Vec<Direction> = Vec::new();
-    let ways = if options.both { vec![(one, other), (other, one)] } else { vec![(one, other)] };
+    let ways = if options.both {
+        vec![(one, other), (other, one)]
+    } else {
+        vec![(one, other)]
+    };
     for (from, to) in ways {
         let name = format!("files from {} to {}", from.site.name, to.site.name);
         // the movers have deadlines of their own, which know the rate
         let moved = transfer::one_way(lab, from, to, agreed.ceiling.bps(), wire);
         let direction = step(&name, 24 * 3600, Some(&lab.place.log("lab")), moved).await?;
         tell(&Event::Done {
-            detail: format!("{} at {:.1} Mb/s", dtn_api::Size::from_bytes(direction.transfer.bytes).rounded(), direction.transfer.goodput_bps as f64 / 1e6),
+            detail: format!(
+                "{} at {:.1} Mb/s",
+                dtn_api::Size::from_bytes(direction.transfer.bytes).rounded(),
+                direction.transfer.goodput_bps as f64 / 1e6
+            ),
         });
         directions.push(direction);
     }
@@ -74,10 +112,21 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<()> {
             let first = lab.daemons.first().context("no site is up")?;
             scenario::give_back(first).await
         };
-        step("pods down, NICs home, leases and slice given back", 120, Some(&logs), end).await?;
-        tell(&Event::Done { detail: String::new() });
+        step(
+            "pods down, NICs home, leases and slice given back",
+            120,
+            Some(&logs),
+            end,
+        )
+        .await?;
+        tell(&Event::Done {
+            detail: String::new(),
+        });
     }
-    ensure!(report.checksums_ok, "the trees differ: the report says where");
+    ensure!(
+        report.checksums_ok,
+        "the trees differ: the report says where"
+    );
     Ok(())
 }
 
@@ -105,7 +154,13 @@ fn report(lab: &Lab, agreed: &Agreed, directions: Vec<Direction>) -> Result<Repo
             carries_bps: wan.carries.map(Rate::bps),
             measured_rtt_ms: Some(wan.rtt_us as f64 / 1000.0),
         },
-        transfer: TransferEvidence { files: 0, bytes: 0, seconds: 0.0, goodput_bps: 0, retransmits: 0 },
+        transfer: TransferEvidence {
+            files: 0,
+            bytes: 0,
+            seconds: 0.0,
+            goodput_bps: 0,
+            retransmits: 0,
+        },
         large_file: None,
         small_files: None,
         share_of_ceiling: 0.0,
@@ -122,18 +177,35 @@ fn report(lab: &Lab, agreed: &Agreed, directions: Vec<Direction>) -> Result<Repo
 
 /// Kernel, processors and memory of this machine.
 fn machine() -> Result<String> {
-    let mut system = sysinfo::System::new().map_err(|error| anyhow::anyhow!("asking for the memory: {error:?}"))?;
+    let mut system = sysinfo::System::new()
+        .map_err(|error| anyhow::anyhow!("asking for the memory: {error:?}"))?;
     system.refresh_memory();
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel's release")?;
+    let kernel =
+        fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel's release")?;
     let processors = std::thread::available_parallelism().context("counting processors")?;
-    Ok(format!("Linux {}, {processors} processors, {}", kernel.trim(), dtn_api::Size::from_bytes(system.total_memory()).rounded()))
+    Ok(format!(
+        "Linux {}, {processors} processors, {}",
+        kernel.trim(),
+        dtn_api::Size::from_bytes(system.total_memory()).rounded()
+    ))
 }
 
 /// The JSON and the plot, in the state folder and where they were asked for.
 fn write(lab: &Lab, report: &Report) -> Result<()> {
     let json = serde_json::to_string_pretty(report).context("writing the report")? + "\n";
-    let names: Vec<_> = report.directions.iter().map(|way| format!("{} → {}", way.from, way.to)).collect();
-    let curves: Vec<_> = names.iter().zip(&report.directions).map(|(name, way)| Curve { name, points: &way.series }).collect();
+    let names: Vec<_> = report
+        .directions
+        .iter()
+        .map(|way| format!("{} → {}", way.from, way.to))
+        .collect();
+    let curves: Vec<_> = names
+        .iter()
+        .zip(&report.directions)
+        .map(|(name, way)| Curve {
+            name,
+            points: &way.series,
+        })
+        .collect();
     let title = format!(
         "Goodput over time, simulated wire: {}, MTU {}, RTT {} ms",
         Rate::from_bps(report.slice.rate_bps),
@@ -151,8 +223,15 @@ fn write(lab: &Lab, report: &Report) -> Result<()> {
     if let Some(file) = &lab.options.plot() {
         put(file, &svg)?;
     }
-    let (report, plot) = (lab.options.report.clone().unwrap_or(own), lab.options.plot().unwrap_or(own_plot));
-    tell(&Event::Note(format!("report {}, plot {}", report.display(), plot.display())));
+    let (report, plot) = (
+        lab.options.report.clone().unwrap_or(own),
+        lab.options.plot().unwrap_or(own_plot),
+    );
+    tell(&Event::Note(format!(
+        "report {}, plot {}",
+        report.display(),
+        plot.display()
+    )));
     Ok(())
 }
 

@@ -78,15 +78,22 @@ pub fn sweep(place: &Place) -> Result<(), JanitorError> {
         move |source| JanitorError::Io { what, path, source }
     };
     let mounts = fs::read_to_string(mountinfo).map_err(io("reading", Path::new(mountinfo)))?;
-    cgroups::sweep(&cgroups::parse(&mounts), &place.cgroup(), REAP).map_err(JanitorError::CgroupsBusy)?;
+    cgroups::sweep(&cgroups::parse(&mounts), &place.cgroup(), REAP)
+        .map_err(JanitorError::CgroupsBusy)?;
     let below = format!("{}/", place.state().display());
-    if mounts.lines().any(|line| line.split(' ').nth(4).is_some_and(|mount| mount.starts_with(&below))) {
+    if mounts.lines().any(|line| {
+        line.split(' ')
+            .nth(4)
+            .is_some_and(|mount| mount.starts_with(&below))
+    }) {
         return Err(JanitorError::Mounted(place.state().into()));
     }
     let mut doomed = vec![place.run()];
     for site in crate::place::SITES {
         let root = place.root(site);
-        let Ok(entries) = fs::read_dir(&root) else { continue };
+        let Ok(entries) = fs::read_dir(&root) else {
+            continue;
+        };
         for entry in entries {
             let entry = entry.map_err(io("listing", &root))?;
             if entry.file_name() != "etc" {
@@ -96,7 +103,9 @@ pub fn sweep(place: &Place) -> Result<(), JanitorError> {
     }
     for path in doomed {
         match remove(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io("removing", &path)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io("removing", &path)(error));
+            }
             _ => {}
         }
     }
@@ -104,7 +113,11 @@ pub fn sweep(place: &Place) -> Result<(), JanitorError> {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+    if fs::symlink_metadata(path)?.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    }
 }
 
 /// The janitor's whole life; `program` is this program, to be started again as the capsule.
@@ -134,15 +147,24 @@ pub fn run(place: &Place, program: &Path) -> Result<ExitCode, JanitorError> {
     watch_own_leash(Arc::clone(&leash), Arc::clone(&ended));
     watch_control(listener, Arc::clone(&leash), Arc::clone(&ended));
     let status = loop {
-        let status = child.try_wait().map_err(io("waiting for the capsule of", place.state()))?;
+        let status = child
+            .try_wait()
+            .map_err(io("waiting for the capsule of", place.state()))?;
         if let Some(status) = status {
             break status;
         }
-        let asked = *ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let asked = *ended
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if asked.is_some_and(|asked| asked.elapsed() > GRACE) {
-            tracing::warn!("the capsule did not end in {} s and is killed", GRACE.as_secs());
+            tracing::warn!(
+                "the capsule did not end in {} s and is killed",
+                GRACE.as_secs()
+            );
             // unshare's child is killed with it, and all of the capsule with that
-            child.kill().map_err(io("killing the capsule of", place.state()))?;
+            child
+                .kill()
+                .map_err(io("killing the capsule of", place.state()))?;
         }
         thread::sleep(Duration::from_millis(50));
     };
@@ -152,7 +174,10 @@ pub fn run(place: &Place, program: &Path) -> Result<ExitCode, JanitorError> {
         .and_then(|()| understudy.wait())
         .map_err(io("ending the understudy of", place.state()))?;
     tracing::info!(%status, "the capsule ended, and nothing of it is left");
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// Waits for the janitor's end. A janitor that ends in order ends its understudy first; so whoever
@@ -164,7 +189,10 @@ pub fn understudy(place: &Place) -> Result<(), JanitorError> {
         let path = path.clone();
         move |source| JanitorError::Io { what, path, source }
     };
-    let file = OpenOptions::new().write(true).open(&path).map_err(io("opening"))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .map_err(io("opening"))?;
     file.lock().map_err(io("waiting for"))?;
     sweep(place)
 }
@@ -177,11 +205,19 @@ fn start(place: &Place, program: &Path) -> Result<Child, JanitorError> {
     };
     let cgroup = PathBuf::from(place.cgroup());
     let hierarchies = cgroups::mounted().map_err(io("reading the hierarchies for", &cgroup))?;
-    let back = cgroups::enter(&hierarchies, &place.cgroup()).map_err(io("making the cgroup", &cgroup));
+    let back =
+        cgroups::enter(&hierarchies, &place.cgroup()).map_err(io("making the cgroup", &cgroup));
     let child = back.and_then(|back| {
         let child = Command::new("unshare")
             .args(["--mount", "--pid", "--net", "--ipc", "--uts", "--cgroup"])
-            .args(["--propagation", "private", "--fork", "--kill-child=SIGKILL", "--mount-proc", "--"])
+            .args([
+                "--propagation",
+                "private",
+                "--fork",
+                "--kill-child=SIGKILL",
+                "--mount-proc",
+                "--",
+            ])
             // process 1: reaps whatever the pods' monitors leave to it
             .args(["catatonit", "--"])
             .arg(program)
@@ -207,7 +243,10 @@ type Ended = Arc<Mutex<Option<Instant>>>;
 fn end(leash: &Leash, ended: &Ended) {
     let poisoned = std::sync::PoisonError::into_inner;
     leash.lock().unwrap_or_else(poisoned).take();
-    ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert_with(Instant::now);
+    ended
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .get_or_insert_with(Instant::now);
 }
 
 fn watch_own_leash(leash: Leash, ended: Ended) {

@@ -29,11 +29,16 @@ impl Machine {
     /// Now.
     pub fn now() -> Result<Self> {
         let read = |path: &str| fs::read_to_string(path).with_context(|| format!("reading {path}"));
-        Ok(Self { at: Instant::now(), cpu: cpu(&read("/proc/stat")?), disks: disks(&read("/proc/diskstats")?) })
+        Ok(Self {
+            at: Instant::now(),
+            cpu: cpu(&read("/proc/stat")?),
+            disks: disks(&read("/proc/diskstats")?),
+        })
     }
     /// What happened since an earlier instant.
     pub fn since(&self, earlier: &Self) -> Shares {
-        let [all, idle, wait] = [0, 1, 2].map(|n: usize| self.cpu[n].saturating_sub(earlier.cpu[n]) as f64);
+        let [all, idle, wait] =
+            [0, 1, 2].map(|n: usize| self.cpu[n].saturating_sub(earlier.cpu[n]) as f64);
         let all = all.max(1.0);
         let millis = (self.at.duration_since(earlier.at).as_secs_f64() * 1000.0).max(1.0);
         let busiest = self
@@ -52,8 +57,15 @@ impl Machine {
 
 /// The first line of `/proc/stat`: user nice system idle iowait irq softirq steal (guest is in user).
 fn cpu(stat: &str) -> [u64; 3] {
-    let numbers: Vec<u64> =
-        stat.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8).filter_map(|n| n.parse().ok()).collect();
+    let numbers: Vec<u64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .take(8)
+        .filter_map(|n| n.parse().ok())
+        .collect();
     let at = |index: usize| numbers.get(index).copied().unwrap_or(0);
     [numbers.iter().sum(), at(3), at(4)]
 }
@@ -65,7 +77,10 @@ fn disks(diskstats: &str) -> BTreeMap<String, u64> {
         .lines()
         .filter_map(|line| {
             let columns: Vec<_> = line.split_whitespace().collect();
-            Some(((*columns.get(2)?).to_owned(), columns.get(12)?.parse().ok()?))
+            Some((
+                (*columns.get(2)?).to_owned(),
+                columns.get(12)?.parse().ok()?,
+            ))
         })
         .collect()
 }
@@ -78,8 +93,13 @@ pub fn link_bytes(pid: u32, link: &str) -> Result<[u64; 2]> {
 }
 
 fn parse_link(dev: &str, link: &str) -> Option<[u64; 2]> {
-    let line = dev.lines().find_map(|line| line.trim_start().strip_prefix(link)?.strip_prefix(':'))?;
-    let columns: Vec<u64> = line.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    let line = dev
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix(link)?.strip_prefix(':'))?;
+    let columns: Vec<u64> = line
+        .split_whitespace()
+        .filter_map(|n| n.parse().ok())
+        .collect();
     Some([*columns.first()?, *columns.get(8)?])
 }
 
@@ -93,7 +113,10 @@ pub fn retransmits(pid: u32) -> Result<u64> {
 
 fn parse_retransmits(snmp: &str) -> Option<u64> {
     let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:"));
-    let at = lines.next()?.split_whitespace().position(|name| name == "RetransSegs")?;
+    let at = lines
+        .next()?
+        .split_whitespace()
+        .position(|name| name == "RetransSegs")?;
     lines.next()?.split_whitespace().nth(at)?.parse().ok()
 }
 
@@ -116,9 +139,24 @@ mod tests {
 
     #[test]
     fn shares_are_between_nothing_and_all() {
-        let before = Machine { at: Instant::now(), cpu: [0, 0, 0], disks: BTreeMap::from([("vda".into(), 0)]) };
+        let before = Machine {
+            at: Instant::now(),
+            cpu: [0, 0, 0],
+            disks: BTreeMap::from([("vda".into(), 0)]),
+        };
         let at = before.at + std::time::Duration::from_secs(1);
-        let after = Machine { at, cpu: [200, 50, 50], disks: BTreeMap::from([("vda".into(), 5000), ("new".into(), 9)]) };
-        assert_eq!(after.since(&before), Shares { cpu_busy: 0.5, io_wait: 0.25, disk_busy: 1.0 });
+        let after = Machine {
+            at,
+            cpu: [200, 50, 50],
+            disks: BTreeMap::from([("vda".into(), 5000), ("new".into(), 9)]),
+        };
+        assert_eq!(
+            after.since(&before),
+            Shares {
+                cpu_busy: 0.5,
+                io_wait: 0.25,
+                disk_busy: 1.0
+            }
+        );
     }
 }

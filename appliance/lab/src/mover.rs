@@ -72,7 +72,10 @@ fn is(event: &Value, name: &str) -> bool {
 
 impl Told {
     fn done(&self) -> Result<&Value> {
-        self.receiver.iter().find(|event| is(event, "done")).context("the receiver never said that all is on the disk")
+        self.receiver
+            .iter()
+            .find(|event| is(event, "done"))
+            .context("the receiver never said that all is on the disk")
     }
     /// From the start of the sender to the last fsync at the destination.
     pub fn seconds(&self) -> Result<f64> {
@@ -81,31 +84,49 @@ impl Told {
     /// Bytes of content in the whole transfer.
     pub fn bytes(&self) -> Result<u64> {
         let sent = self.sender.iter().rev().find(|event| is(event, "sent"));
-        sent.and_then(|event| number(event, "bytes")).context("the sender never said how much it sent")
+        sent.and_then(|event| number(event, "bytes"))
+            .context("the sender never said how much it sent")
     }
     /// A large file: bytes and seconds from its first to its last data byte at the destination.
     pub fn large(&self, path: &str) -> Option<(u64, f64)> {
         let event = self.receiver.iter().rev().find(|event| {
-            is(event, "large") && event.get("path").and_then(Value::as_str).is_some_and(|named| named.trim_matches('"') == path)
+            is(event, "large")
+                && event
+                    .get("path")
+                    .and_then(Value::as_str)
+                    .is_some_and(|named| named.trim_matches('"') == path)
         })?;
         let flow = event.get("flow")?;
         let at = |end: &str, name: &str| flow.pointer(&format!("/{end}/{name}")).cloned();
-        let bytes = at("last", "bytes")?.as_u64()?.checked_sub(at("first", "bytes")?.as_u64()?)?;
+        let bytes = at("last", "bytes")?
+            .as_u64()?
+            .checked_sub(at("first", "bytes")?.as_u64()?)?;
         let seconds = at("last", "t")?.as_f64()? - at("first", "t")?.as_f64()?;
         (seconds > 0.0).then_some((bytes, seconds))
     }
     /// The small files, if there were any.
     pub fn small(&self) -> Result<Option<Small>> {
-        let phase = |event: &&Value| is(event, "phase") && event.get("phase").and_then(Value::as_str) == Some("small");
-        let Some(begun) = self.sender.iter().find(phase) else { return Ok(None) };
+        let phase = |event: &&Value| {
+            is(event, "phase") && event.get("phase").and_then(Value::as_str) == Some("small")
+        };
+        let Some(begun) = self.sender.iter().find(phase) else {
+            return Ok(None);
+        };
         let of = |name: &str| -> BTreeSet<u64> {
-            self.receiver.iter().filter(|event| is(event, name)).filter_map(|event| number(event, "part")).collect()
+            self.receiver
+                .iter()
+                .filter(|event| is(event, name))
+                .filter_map(|event| number(event, "part"))
+                .collect()
         };
         let large = of("large");
         let last = self
             .receiver
             .iter()
-            .filter(|event| is(event, "placed") && number(event, "part").is_some_and(|part| !large.contains(&part)))
+            .filter(|event| {
+                is(event, "placed")
+                    && number(event, "part").is_some_and(|part| !large.contains(&part))
+            })
             .filter_map(instant)
             .fold(f64::MIN, f64::max);
         let began = instant(begun).context("the sender's phase has no time")?;
@@ -118,13 +139,35 @@ impl Told {
     }
     /// What an interrupted transfer did not do again, in words.
     pub fn resumed(&self) -> Result<String> {
-        let killed = self.killed_at.context("the sender was to be killed halfway, and ended before that")?;
-        let sent = self.sender.iter().rev().find(|event| is(event, "sent")).context("the sender never ended")?;
-        let (all, again) = (number(sent, "bytes").unwrap_or(0), number(sent, "sent_bytes").unwrap_or(u64::MAX));
-        ensure!(again < all, "the sender sent all {all} bytes again after it was killed: it did not resume");
-        let resumed = self.sender.iter().filter(|event| is(event, "resume")).filter_map(|event| number(event, "from_byte")).max();
-        let inside = resumed.map(|byte| format!(", a large file from byte {byte} on")).unwrap_or_default();
-        Ok(format!("killed after {killed} bytes; started again it sent {again} of {all} bytes{inside}"))
+        let killed = self
+            .killed_at
+            .context("the sender was to be killed halfway, and ended before that")?;
+        let sent = self
+            .sender
+            .iter()
+            .rev()
+            .find(|event| is(event, "sent"))
+            .context("the sender never ended")?;
+        let (all, again) = (
+            number(sent, "bytes").unwrap_or(0),
+            number(sent, "sent_bytes").unwrap_or(u64::MAX),
+        );
+        ensure!(
+            again < all,
+            "the sender sent all {all} bytes again after it was killed: it did not resume"
+        );
+        let resumed = self
+            .sender
+            .iter()
+            .filter(|event| is(event, "resume"))
+            .filter_map(|event| number(event, "from_byte"))
+            .max();
+        let inside = resumed
+            .map(|byte| format!(", a large file from byte {byte} on"))
+            .unwrap_or_default();
+        Ok(format!(
+            "killed after {killed} bytes; started again it sent {again} of {all} bytes{inside}"
+        ))
     }
 }
 
@@ -141,7 +184,11 @@ enum Heard {
 }
 
 fn start(mover: &Mover<'_>, sends: bool, heard: mpsc::UnboundedSender<Heard>) -> Result<Running> {
-    let (end, words, who) = if sends { (mover.from, mover.send, "sender") } else { (mover.to, mover.receive, "receiver") };
+    let (end, words, who) = if sends {
+        (mover.from, mover.send, "sender")
+    } else {
+        (mover.to, mover.receive, "receiver")
+    };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut child = in_pod(mover.lab, end, &[], &words)?
         .stdin(Stdio::null())
@@ -150,15 +197,25 @@ fn start(mover: &Mover<'_>, sends: bool, heard: mpsc::UnboundedSender<Heard>) ->
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("starting the {who}"))?;
-    let stdout = child.stdout.take().with_context(|| format!("the {who} has no output"))?;
-    let mut stderr = child.stderr.take().with_context(|| format!("the {who} has no output"))?;
+    let stdout = child
+        .stdout
+        .take()
+        .with_context(|| format!("the {who} has no output"))?;
+    let mut stderr = child
+        .stderr
+        .take()
+        .with_context(|| format!("the {who} has no output"))?;
     tokio::spawn(async move {
         let mut lines = BufReader::new(stdout).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             tracing::info!(who, line);
             // what is no event is in the log, and missing events are noticed where they are needed
             if let Ok(event) = serde_json::from_str(&line) {
-                let event = if sends { Heard::Sender(event) } else { Heard::Receiver(event) };
+                let event = if sends {
+                    Heard::Sender(event)
+                } else {
+                    Heard::Receiver(event)
+                };
                 if heard.send(event).is_err() {
                     return;
                 }
@@ -187,21 +244,31 @@ impl Running {
 /// Runs both movers to their end.
 pub async fn run(mover: Mover<'_>) -> Result<Told> {
     let deadline = deadline(&mover);
-    timeout(deadline, both(mover)).await.with_context(|| format!("the transfer is not done after {} s", deadline.as_secs()))?
+    timeout(deadline, both(mover))
+        .await
+        .with_context(|| format!("the transfer is not done after {} s", deadline.as_secs()))?
 }
 
 /// Four times what the wide-area link needs for the bytes, and ten minutes for the rest.
 fn deadline(mover: &Mover<'_>) -> Duration {
     let options = &mover.lab.options;
     let slowest = options.rate.unwrap_or(options.wan).min(options.wan);
-    let slowest = options.min_rate.unwrap_or(slowest).min(slowest).bps().max(1_000_000);
+    let slowest = options
+        .min_rate
+        .unwrap_or(slowest)
+        .min(slowest)
+        .bps()
+        .max(1_000_000);
     Duration::from_secs(600 + mover.bytes.saturating_mul(8).saturating_mul(4) / slowest)
 }
 
 async fn both(mover: Mover<'_>) -> Result<Told> {
     let (sender, mut heard) = mpsc::unbounded_channel();
     let mut receiver = Some(start(&mover, false, sender.clone())?);
-    let mut told = Told { began: now()?, ..Told::default() };
+    let mut told = Told {
+        began: now()?,
+        ..Told::default()
+    };
     let mut sending = Some(start(&mover, true, sender.clone())?);
     let mut planned = None;
     let mut to_kill = mover.interrupt;
@@ -254,7 +321,11 @@ async fn both(mover: Mover<'_>) -> Result<Told> {
 
 async fn ended(running: &mut Option<Running>) -> Result<std::process::ExitStatus> {
     match running {
-        Some(running) => running.child.wait().await.with_context(|| format!("waiting for the {}", running.who)),
+        Some(running) => running
+            .child
+            .wait()
+            .await
+            .with_context(|| format!("waiting for the {}", running.who)),
         None => std::future::pending().await,
     }
 }
@@ -262,13 +333,22 @@ async fn ended(running: &mut Option<Running>) -> Result<std::process::ExitStatus
 /// Kills the mover that sends, in its container, as an accident would: no program in between is
 /// asked.
 fn kill_sender() -> Result<()> {
-    for entry in fs::read_dir("/proc").context("looking for the sender")?.flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+    for entry in fs::read_dir("/proc")
+        .context("looking for the sender")?
+        .flatten()
+    {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
+            continue;
+        };
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let mut words = line.split(|byte| *byte == 0);
         let program = words.next().unwrap_or_default();
         if program.ends_with(b"dtn-mover") && words.next() == Some(b"send") {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).context("killing the sender")?;
+            nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            )
+            .context("killing the sender")?;
             return Ok(());
         }
     }
@@ -276,7 +356,10 @@ fn kill_sender() -> Result<()> {
 }
 
 fn now() -> Result<f64> {
-    Ok(SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs_f64())
+    Ok(SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock is before 1970")?
+        .as_secs_f64())
 }
 
 #[cfg(test)]
@@ -312,7 +395,11 @@ mod tests {
         assert_eq!(told.large("other"), None);
         let small = told.small().unwrap().unwrap();
         assert_eq!((small.files, small.bytes, small.seconds), (40, 4000, 2.0));
-        assert!(told.resumed().unwrap().contains("sent 600 of 1000 bytes, a large file from byte 70"));
+        assert!(
+            told.resumed()
+                .unwrap()
+                .contains("sent 600 of 1000 bytes, a large file from byte 70")
+        );
     }
 
     #[test]

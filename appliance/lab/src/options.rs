@@ -26,7 +26,9 @@ impl std::str::FromStr for Stage {
             "cables" => Ok(Self::Cables),
             "engines" => Ok(Self::Engines),
             "daemons" => Ok(Self::Daemons),
-            _ => Err(format!("stage {text:?} is not known: write cables, engines or daemons")),
+            _ => Err(format!(
+                "stage {text:?} is not known: write cables, engines or daemons"
+            )),
         }
     }
 }
@@ -87,9 +89,11 @@ impl Options {
     }
     /// Where the plot goes: as said, else beside the report.
     pub fn plot(&self) -> Option<PathBuf> {
-        self.svg
-            .clone()
-            .or_else(|| self.report.as_ref().map(|report| report.with_extension("svg")))
+        self.svg.clone().or_else(|| {
+            self.report
+                .as_ref()
+                .map(|report| report.with_extension("svg"))
+        })
     }
     /// Whether files are moved.
     pub fn moves(&self) -> bool {

@@ -36,9 +36,12 @@ pub fn run(options: &Options) -> Result<()> {
     let facts = preflight::look(options);
     let problems = preflight::problems(options, &facts);
     if !problems.is_empty() {
-        bail!("this machine is not ready for the lab:\n  {}", problems.join("\n  "));
+        bail!(
+            "this machine is not ready for the lab:\n  {}",
+            problems.join("\n  ")
+        );
     }
-    println!("lab: {}", preflight::adds(options));
+    say(&format!("lab: {}", preflight::adds(options)));
     let place = Place::new(&options.state);
     make_ready(&place, options)?;
 
@@ -60,7 +63,10 @@ pub fn run(options: &Options) -> Result<()> {
     hand_on_interrupts(sender)?;
     let outcome = follow(&happenings, leash);
     if outcome.kept && outcome.failure.is_none() {
-        println!("lab: the sites are up; look at them with `dtnctl --site daejeon status`, take them down with `dtnctl lab down --state {}`", place.state().display());
+        say(&format!(
+            "lab: the sites are up; look at them with `dtnctl --site daejeon status`, take them down with `dtnctl lab down --state {}`",
+            place.state().display()
+        ));
         return Ok(());
     }
     let status = janitor.wait().context("waiting for the lab's janitor")?;
@@ -72,7 +78,10 @@ pub fn run(options: &Options) -> Result<()> {
         bail!("interrupted; everything is taken down");
     }
     if let Some(why) = outcome.failure {
-        bail!("{why}\n  logs: {}; everything else is taken down", place.logs().display());
+        bail!(
+            "{why}\n  logs: {}; everything else is taken down",
+            place.logs().display()
+        );
     }
     if !status.success() {
         bail!(
@@ -83,17 +92,29 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// A line for the person at the terminal. One who has stopped reading does not end the lab.
+fn say(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
 /// Takes a kept lab down and waits until nothing of it is left.
 pub fn down(state: &Path) -> Result<()> {
     let place = Place::new(state);
     if !place.mark().exists() {
-        println!("lab: nothing is up in {}", state.display());
+        say(&format!("lab: nothing is up in {}", state.display()));
         return Ok(());
     }
     if let Ok(mut control) = UnixStream::connect(place.control()) {
-        control.write_all(b"down").context("asking the lab to end")?;
-        control.shutdown(std::net::Shutdown::Write).context("asking the lab to end")?;
-        control.set_read_timeout(Some(Duration::from_secs(60))).context("waiting for the lab's end")?;
+        control
+            .write_all(b"down")
+            .context("asking the lab to end")?;
+        control
+            .shutdown(std::net::Shutdown::Write)
+            .context("asking the lab to end")?;
+        control
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .context("waiting for the lab's end")?;
         let mut rest = String::new();
         // ends when the janitor ends, and an end by force is an end too: the lock tells
         let _ = control.read_to_string(&mut rest);
@@ -101,7 +122,10 @@ pub fn down(state: &Path) -> Result<()> {
     let lock = wait_for_lock(&place, Duration::from_secs(60))?;
     janitor::sweep(&place)?;
     drop(lock);
-    println!("lab: down; logs stay in {}", place.logs().display());
+    say(&format!(
+        "lab: down; logs stay in {}",
+        place.logs().display()
+    ));
     Ok(())
 }
 
@@ -111,10 +135,16 @@ fn wait_for_lock(place: &Place, deadline: Duration) -> Result<fs::File> {
     loop {
         match janitor::lock(place) {
             Ok(lock) => return Ok(lock),
-            Err(JanitorError::Busy(_)) if Instant::now() < end => thread::sleep(Duration::from_millis(50)),
+            Err(JanitorError::Busy(_)) if Instant::now() < end => {
+                thread::sleep(Duration::from_millis(50))
+            }
             Err(error) => {
                 return Err(error).with_context(|| {
-                    format!("waiting {} s for the lab's end; its log is {}", deadline.as_secs(), place.log("lab").display())
+                    format!(
+                        "waiting {} s for the lab's end; its log is {}",
+                        deadline.as_secs(),
+                        place.log("lab").display()
+                    )
                 });
             }
         }
@@ -123,12 +153,16 @@ fn wait_for_lock(place: &Place, deadline: Duration) -> Result<fs::File> {
 
 fn make_ready(place: &Place, options: &Options) -> Result<()> {
     let state = place.state();
-    fs::create_dir_all(place.logs()).with_context(|| format!("making {}", place.logs().display()))?;
+    fs::create_dir_all(place.logs())
+        .with_context(|| format!("making {}", place.logs().display()))?;
     // keys and tokens of the run lie below
     fs::set_permissions(state, fs::Permissions::from_mode(0o700))
         .with_context(|| format!("closing {} to others", state.display()))?;
-    fs::write(place.mark(), "This folder is a lab's; `dtnctl lab run` sweeps it.\n")
-        .with_context(|| format!("writing {}", place.mark().display()))?;
+    fs::write(
+        place.mark(),
+        "This folder is a lab's; `dtnctl lab run` sweeps it.\n",
+    )
+    .with_context(|| format!("writing {}", place.mark().display()))?;
     drop(janitor::lock(place)?);
     let plan = serde_json::to_vec_pretty(options).context("writing the options down")?;
     fs::write(place.plan(), plan).with_context(|| format!("writing {}", place.plan().display()))?;
@@ -169,7 +203,11 @@ fn hand_on_interrupts(sender: mpsc::Sender<Happening>) -> Result<()> {
     let (mut interrupt, mut terminate, mut hangup) = {
         let _inside = runtime.enter();
         let on = |kind| signal(kind).context("preparing for signals");
-        (on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?)
+        (
+            on(SignalKind::interrupt())?,
+            on(SignalKind::terminate())?,
+            on(SignalKind::hangup())?,
+        )
     };
     thread::spawn(move || {
         runtime.block_on(async {
@@ -218,9 +256,11 @@ fn follow(happenings: &mpsc::Receiver<Happening>, leash: ChildStdin) -> Outcome 
         };
         // the reason of a failure is printed once, by whoever called
         if let Some(line) = line.filter(|_| outcome.failure.is_none()) {
-            println!("{line}");
+            say(&line);
         }
-        if outcome.kept && let Some(mut leash) = leash.take() {
+        if outcome.kept
+            && let Some(mut leash) = leash.take()
+        {
             // without this word the end of this process is the end of the lab
             if leash.write_all(b"keep\n").is_ok() {
                 return outcome;

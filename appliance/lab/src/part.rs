@@ -57,21 +57,30 @@ impl Part {
         let (name, rest) = words.split_first().context("no part is named")?;
         let value = |option: &str| -> Result<&OsString> {
             let at = rest.iter().position(|word| word == option);
-            at.and_then(|at| rest.get(at + 1)).with_context(|| format!("{} needs {option}", name.display()))
+            at.and_then(|at| rest.get(at + 1))
+                .with_context(|| format!("{} needs {option}", name.display()))
         };
         let text = |option: &str| -> Result<String> {
-            value(option)?.to_str().map(str::to_owned).with_context(|| format!("{option} is no text"))
+            value(option)?
+                .to_str()
+                .map(str::to_owned)
+                .with_context(|| format!("{option} is no text"))
         };
         let number = |option: &str| -> Result<u64> {
-            text(option)?.parse().with_context(|| format!("{option} is no number"))
+            text(option)?
+                .parse()
+                .with_context(|| format!("{option} is no number"))
         };
-        let address = || -> Result<Ipv4Addr> { text("--to")?.parse().context("--to is no address") };
+        let address =
+            || -> Result<Ipv4Addr> { text("--to")?.parse().context("--to is no address") };
         let state = || value("--state").map(PathBuf::from);
         Ok(match name.to_str() {
             Some("janitor") => Self::Janitor { state: state()? },
             Some("understudy") => Self::Understudy { state: state()? },
             Some("capsule") => Self::Capsule { state: state()? },
-            Some("anchor") => Self::Anchor { site: text("--site")? },
+            Some("anchor") => Self::Anchor {
+                site: text("--site")?,
+            },
             Some("relay") => Self::Relay(relay::Sides {
                 one: text("--one")?,
                 other: text("--other")?,
@@ -83,7 +92,10 @@ impl Part {
             Some("ping") => Self::Ping { to: address()? },
             Some("runtime") => {
                 let (runc, arguments) = rest.split_first().context("runc is not named")?;
-                Self::Runtime { runc: runc.clone(), arguments: arguments.to_vec() }
+                Self::Runtime {
+                    runc: runc.clone(),
+                    arguments: arguments.to_vec(),
+                }
             }
             _ => bail!("the lab has no part {}", name.display()),
         })

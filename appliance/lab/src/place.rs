@@ -14,7 +14,9 @@ pub struct Place {
 impl Place {
     /// Of this folder, which is absolute.
     pub fn new(state: &Path) -> Self {
-        Self { state: state.to_path_buf() }
+        Self {
+            state: state.to_path_buf(),
+        }
     }
     /// The folder itself.
     pub fn state(&self) -> &Path {

@@ -93,7 +93,10 @@ pub fn look(options: &Options) -> Facts {
         .collect();
     let mut wanted = Vec::new();
     if options.reaches(Stage::Engines) {
-        wanted.extend([options.image.clone(), options.share.join("images/dtn-transfer/config")]);
+        wanted.extend([
+            options.image.clone(),
+            options.share.join("images/dtn-transfer/config"),
+        ]);
     }
     if options.reaches(Stage::Daemons) {
         wanted.extend(Options::PROGRAMS.iter().map(|name| options.program(name)));
@@ -103,7 +106,11 @@ pub fn look(options: &Options) -> Facts {
     let has = |name: &str| !missing_programs.iter().any(|(missing, _)| missing == name);
     Facts {
         root,
-        kernel_lacks: if root && has("ip") && has("tc") && has("unshare") { kernel_lacks() } else { Vec::new() },
+        kernel_lacks: if root && has("ip") && has("tc") && has("unshare") {
+            kernel_lacks()
+        } else {
+            Vec::new()
+        },
         missing_files: wanted.into_iter().filter(|path| !path.exists()).collect(),
         missing_programs,
         hierarchies: cgroups::mounted().map_or(0, |found| found.len()),
@@ -112,8 +119,13 @@ pub fn look(options: &Options) -> Facts {
         free_memory: free_memory(),
         foreign: foreign(),
         state: wrong_state(&place),
-        up: place.lock().exists() && matches!(janitor::lock(&place), Err(janitor::JanitorError::Busy(_))),
-        tree: if options.moves() { walk(&options.data) } else { Tree::Files { files: 0, bytes: 0 } },
+        up: place.lock().exists()
+            && matches!(janitor::lock(&place), Err(janitor::JanitorError::Busy(_))),
+        tree: if options.moves() {
+            walk(&options.data)
+        } else {
+            Tree::Files { files: 0, bytes: 0 }
+        },
         missing_folders: [options.report.clone(), options.plot()]
             .into_iter()
             .flatten()
@@ -131,7 +143,9 @@ pub fn problems(options: &Options, facts: &Facts) -> Vec<String> {
         problem("not root: namespaces, mounts and cgroups need it; run it with sudo".into());
     }
     for (program, package) in &facts.missing_programs {
-        problem(format!("{program} is not there: install Debian's package {package}"));
+        problem(format!(
+            "{program} is not there: install Debian's package {package}"
+        ));
     }
     for file in &facts.missing_files {
         problem(format!(
@@ -140,9 +154,14 @@ pub fn problems(options: &Options, facts: &Facts) -> Vec<String> {
         ));
     }
     for folder in &facts.missing_folders {
-        problem(format!("{}: no such folder for the report: make it", folder.display()));
+        problem(format!(
+            "{}: no such folder for the report: make it",
+            folder.display()
+        ));
     }
-    found.extend(facts.kernel_lacks.iter().map(|what| format!("this kernel has no {what}: load its module or boot Debian's own kernel")));
+    found.extend(facts.kernel_lacks.iter().map(|what| {
+        format!("this kernel has no {what}: load its module or boot Debian's own kernel")
+    }));
     let mut problem = |text: String| found.push(text);
     if facts.hierarchies == 0 {
         problem("no cgroup hierarchy is mounted, and containers need one: mount cgroup2 on /sys/fs/cgroup".into());
@@ -165,19 +184,30 @@ pub fn problems(options: &Options, facts: &Facts) -> Vec<String> {
             Size::from_bytes(need).rounded()
         )),
         Some(_) => {}
-        None => problem(format!("the free room of {} cannot be told: give --state on a local disk", options.state.display())),
+        None => problem(format!(
+            "the free room of {} cannot be told: give --state on a local disk",
+            options.state.display()
+        )),
     }
     let data = options.data.display();
     match &facts.tree {
         Tree::Files { .. } => {}
-        Tree::Missing => problem(format!("--data {data}: no such folder: name one with files in it")),
-        Tree::NoFolder => problem(format!("--data {data}: is not a folder: name one with files in it")),
-        Tree::Unreadable(why) => problem(format!("--data {data}: cannot be read: {why}; mend its permissions or choose another")),
+        Tree::Missing => problem(format!(
+            "--data {data}: no such folder: name one with files in it"
+        )),
+        Tree::NoFolder => problem(format!(
+            "--data {data}: is not a folder: name one with files in it"
+        )),
+        Tree::Unreadable(why) => problem(format!(
+            "--data {data}: cannot be read: {why}; mend its permissions or choose another"
+        )),
         Tree::Empty => problem(format!("--data {data}: is empty: there is nothing to move")),
     }
     if facts.up {
         let state = options.state.display();
-        problem(format!("a lab is already up in {state}: use it, or take it down with `dtnctl lab down --state {state}`"));
+        problem(format!(
+            "a lab is already up in {state}: use it, or take it down with `dtnctl lab down --state {state}`"
+        ));
     }
     found.extend(facts.foreign.iter().cloned());
     found.extend(facts.state.iter().cloned());
@@ -194,18 +224,30 @@ fn wrong_options(options: &Options) -> Vec<String> {
     };
     rule(
         (1280..=65_000).contains(&options.mtu),
-        format!("--mtu {}: must be from 1280 (the least of IPv6, RFC 8200) to 65000", options.mtu),
+        format!(
+            "--mtu {}: must be from 1280 (the least of IPv6, RFC 8200) to 65000",
+            options.mtu
+        ),
     );
     rule(
         (1_000_000..=100_000_000_000).contains(&options.wan.bps()),
         format!("--wan {}: must be from 1Mbit to 100Gbit", options.wan),
     );
-    rule(options.rtt.millis() <= 2000, format!("--rtt {}: must be at most 2s", options.rtt));
-    rule((1..=8).contains(&options.nics), format!("--nics {}: must be from 1 to 8", options.nics));
+    rule(
+        options.rtt.millis() <= 2000,
+        format!("--rtt {}: must be at most 2s", options.rtt),
+    );
+    rule(
+        (1..=8).contains(&options.nics),
+        format!("--nics {}: must be from 1 to 8", options.nics),
+    );
     if let Some(rate) = options.rate {
         rule(rate.bps() > 0, format!("--rate {rate}: must be above 0"));
         if let Some(least) = options.min_rate {
-            rule(least <= rate, format!("--min-rate {least}: must not be above --rate {rate}"));
+            rule(
+                least <= rate,
+                format!("--min-rate {least}: must not be above --rate {rate}"),
+            );
         }
     }
     found
@@ -219,7 +261,11 @@ pub fn room(options: &Options, facts: &Facts) -> u64 {
         _ => 0,
     };
     // both are laid into the pod's folder at the source, and arrive at the destination
-    let way = if options.moves() { tree.saturating_add(options.large.bytes()).saturating_mul(2) } else { 0 };
+    let way = if options.moves() {
+        tree.saturating_add(options.large.bytes()).saturating_mul(2)
+    } else {
+        0
+    };
     let ways = if options.both { 2 } else { 1 };
     way.saturating_mul(ways)
         .saturating_add(facts.image.saturating_mul(IMPORT * SITES.len() as u64))
@@ -241,16 +287,27 @@ pub fn adds(options: &Options) -> String {
 
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
 }
 
 /// Tries each kind of link and queue once, in a namespace that is gone with the try.
 fn kernel_lacks() -> Vec<String> {
     let tries = [
         ("network namespaces (CONFIG_NET_NS)", "true"),
-        ("veth links (CONFIG_VETH)", "ip link add name try0 type veth peer name try1"),
-        ("bridges (CONFIG_BRIDGE)", "ip link add name try0 type bridge"),
-        ("HTB queues (CONFIG_NET_SCH_HTB)", "tc qdisc add dev lo root htb"),
+        (
+            "veth links (CONFIG_VETH)",
+            "ip link add name try0 type veth peer name try1",
+        ),
+        (
+            "bridges (CONFIG_BRIDGE)",
+            "ip link add name try0 type bridge",
+        ),
+        (
+            "HTB queues (CONFIG_NET_SCH_HTB)",
+            "tc qdisc add dev lo root htb",
+        ),
     ];
     tries
         .into_iter()
@@ -278,7 +335,9 @@ fn free_memory() -> Option<u64> {
 
 /// Free bytes of the file system that holds a folder which need not exist yet.
 fn free_disk(folder: &Path) -> Option<u64> {
-    let real = folder.ancestors().find_map(|above| fs::canonicalize(above).ok())?;
+    let real = folder
+        .ancestors()
+        .find_map(|above| fs::canonicalize(above).ok())?;
     let disks = sysinfo::Disks::new_with_refreshed_list().ok()?;
     disks
         .iter()
@@ -311,11 +370,18 @@ fn wrong_state(place: &Place) -> Option<String> {
         return Some(format!("--state {shown}: must be absolute"));
     }
     if state.as_os_str().len() > LONGEST_STATE {
-        return Some(format!("--state {shown}: longer than {LONGEST_STATE} bytes, and the sockets below it would not fit: choose a shorter one"));
+        return Some(format!(
+            "--state {shown}: longer than {LONGEST_STATE} bytes, and the sockets below it would not fit: choose a shorter one"
+        ));
     }
     // the capsule has its own of these
-    if ["/run", "/var/run", "/dev", "/proc", "/sys"].iter().any(|below| state.starts_with(below)) {
-        return Some(format!("--state {shown}: must not be below /run, /dev, /proc or /sys: choose one on a disk"));
+    if ["/run", "/var/run", "/dev", "/proc", "/sys"]
+        .iter()
+        .any(|below| state.starts_with(below))
+    {
+        return Some(format!(
+            "--state {shown}: must not be below /run, /dev, /proc or /sys: choose one on a disk"
+        ));
     }
     match fs::read_dir(state) {
         Ok(mut entries) => (!place.mark().exists() && entries.next().is_some()).then(|| {
@@ -337,7 +403,8 @@ pub(crate) fn walk(folder: &Path) -> Tree {
     let (mut files, mut bytes, mut entries) = (0_u64, 0_u64, 0_u64);
     let mut folders = vec![folder.to_path_buf()];
     while let Some(next) = folders.pop() {
-        let unreadable = |error: io::Error| Tree::Unreadable(format!("{}: {error}", next.display()));
+        let unreadable =
+            |error: io::Error| Tree::Unreadable(format!("{}: {error}", next.display()));
         let listing = match fs::read_dir(&next) {
             Ok(listing) => listing,
             Err(error) => return unreadable(error),
@@ -363,7 +430,11 @@ pub(crate) fn walk(folder: &Path) -> Tree {
             }
         }
     }
-    if entries == 0 { Tree::Empty } else { Tree::Files { files, bytes } }
+    if entries == 0 {
+        Tree::Empty
+    } else {
+        Tree::Files { files, bytes }
+    }
 }
 
 #[cfg(test)]

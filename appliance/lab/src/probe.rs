@@ -32,8 +32,11 @@ pub fn far() -> Result<()> {
     });
     say("ready")?;
     let (mut stream, _) = streams.accept().context("taking the stream")?;
-    stream.set_read_timeout(Some(PATIENCE)).context("limiting the wait")?;
-    let (mut buffer, began, mut counted) = (vec![0; 1 << 20], Instant::now(), None::<(Instant, u64)>);
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .context("limiting the wait")?;
+    let (mut buffer, began, mut counted) =
+        (vec![0; 1 << 20], Instant::now(), None::<(Instant, u64)>);
     loop {
         let length = stream.read(&mut buffer).context("reading the stream")?;
         if length == 0 {
@@ -46,16 +49,24 @@ pub fn far() -> Result<()> {
         }
     }
     let (since, bytes) = counted.context("the stream ended before it was warm")?;
-    say(&format!("{:.0}", bytes as f64 * 8.0 / since.elapsed().as_secs_f64()))
+    say(&format!(
+        "{:.0}",
+        bytes as f64 * 8.0 / since.elapsed().as_secs_f64()
+    ))
 }
 
 /// The near end of a stream: sends for so long, then ends it.
 pub fn send(to: Ipv4Addr, length: Duration) -> Result<()> {
-    let mut stream = TcpStream::connect((to, PORT)).with_context(|| format!("connecting to {to}"))?;
-    stream.set_write_timeout(Some(PATIENCE)).context("limiting the wait")?;
+    let mut stream =
+        TcpStream::connect((to, PORT)).with_context(|| format!("connecting to {to}"))?;
+    stream
+        .set_write_timeout(Some(PATIENCE))
+        .context("limiting the wait")?;
     let (block, end) = (vec![0_u8; 256 << 10], Instant::now() + length);
     while Instant::now() < end {
-        stream.write_all(&block).with_context(|| format!("sending to {to}"))?;
+        stream
+            .write_all(&block)
+            .with_context(|| format!("sending to {to}"))?;
     }
     Ok(())
 }
@@ -63,12 +74,18 @@ pub fn send(to: Ipv4Addr, length: Duration) -> Result<()> {
 /// The near end of datagrams: the median of so many round trips, in microseconds on a line.
 pub fn ping(to: Ipv4Addr, count: u32) -> Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("opening a socket")?;
-    socket.connect((to, PORT)).with_context(|| format!("naming {to}"))?;
-    socket.set_read_timeout(Some(Duration::from_secs(5))).context("limiting the wait")?;
+    socket
+        .connect((to, PORT))
+        .with_context(|| format!("naming {to}"))?;
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .context("limiting the wait")?;
     let (mut trips, mut buffer) = (Vec::new(), [0; 64]);
     for index in 0..count.saturating_add(1) {
         let began = Instant::now();
-        socket.send(&index.to_be_bytes()).with_context(|| format!("asking {to}"))?;
+        socket
+            .send(&index.to_be_bytes())
+            .with_context(|| format!("asking {to}"))?;
         let length = match socket.recv(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             other => other.with_context(|| format!("hearing from {to}"))?,
@@ -85,5 +102,7 @@ pub fn ping(to: Ipv4Addr, count: u32) -> Result<()> {
 
 fn say(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).context("telling the result")
+    writeln!(stdout, "{text}")
+        .and_then(|()| stdout.flush())
+        .context("telling the result")
 }

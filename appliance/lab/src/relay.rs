@@ -79,9 +79,22 @@ impl Relay {
     /// Joins two files that give and take whole frames. `hold` is the delay of one direction,
     /// `queue` the most bytes that wait in one direction.
     pub fn start(one: File, other: File, hold: Duration, queue: u64) -> Result<Self> {
-        let relay = Self { there: Arc::default(), back: Arc::default() };
-        let again = |file: &File| file.try_clone().context("opening a side of the relay twice");
-        pump("there", again(&one)?, again(&other)?, hold, queue, Arc::clone(&relay.there))?;
+        let relay = Self {
+            there: Arc::default(),
+            back: Arc::default(),
+        };
+        let again = |file: &File| {
+            file.try_clone()
+                .context("opening a side of the relay twice")
+        };
+        pump(
+            "there",
+            again(&one)?,
+            again(&other)?,
+            hold,
+            queue,
+            Arc::clone(&relay.there),
+        )?;
         pump("back", other, one, hold, queue, Arc::clone(&relay.back))?;
         Ok(relay)
     }
@@ -124,7 +137,13 @@ fn pump(
                 }
                 let waiting = reading.waiting.fetch_add(size, Ordering::Relaxed) + size;
                 reading.most_waiting.fetch_max(waiting, Ordering::Relaxed);
-                if sender.send(Waiting { due, frame: buffer[..length].to_vec() }).is_err() {
+                if sender
+                    .send(Waiting {
+                        due,
+                        frame: buffer[..length].to_vec(),
+                    })
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -138,14 +157,19 @@ fn pump(
                 if !left.is_zero() {
                     thread::sleep(left);
                 }
-                counters.waiting.fetch_sub(frame.len() as u64, Ordering::Relaxed);
+                counters
+                    .waiting
+                    .fetch_sub(frame.len() as u64, Ordering::Relaxed);
                 match to.write(&frame) {
-                    Ok(_) => {
+                    // a device takes a frame whole or not at all
+                    Ok(length) if length == frame.len() => {
                         counters.frames.fetch_add(1, Ordering::Relaxed);
-                        counters.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+                        counters
+                            .bytes
+                            .fetch_add(frame.len() as u64, Ordering::Relaxed);
                     }
                     // the link is down or its queue full: a frame is lost, as on any wire
-                    Err(_) => {
+                    Ok(_) | Err(_) => {
                         counters.dropped.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -165,18 +189,34 @@ pub fn open_macvtap(sysfs: &Path, link: &str, nodes: &Path) -> Result<File> {
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .find(|name| name.starts_with("tap"))
-        .with_context(|| format!("{link} is no macvtap: {} has no tap device", folder.display()))?;
+        .with_context(|| {
+            format!(
+                "{link} is no macvtap: {} has no tap device",
+                folder.display()
+            )
+        })?;
     let number = folder.join(&tap).join("dev");
-    let text = fs::read_to_string(&number).with_context(|| format!("reading {}", number.display()))?;
-    let parsed = text.trim().split_once(':').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    let text =
+        fs::read_to_string(&number).with_context(|| format!("reading {}", number.display()))?;
+    let parsed = text
+        .trim()
+        .split_once(':')
+        .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     let Some((major, minor)) = parsed else {
         bail!("{} is no device number: {text:?}", number.display());
     };
     fs::create_dir_all(nodes).with_context(|| format!("making {}", nodes.display()))?;
     let node: PathBuf = nodes.join(&tap);
-    match mknod(&node, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, makedev(major, minor)) {
+    match mknod(
+        &node,
+        SFlag::S_IFCHR,
+        Mode::S_IRUSR | Mode::S_IWUSR,
+        makedev(major, minor),
+    ) {
         Err(nix::errno::Errno::EEXIST) | Ok(()) => {}
-        Err(error) => return Err(error).with_context(|| format!("making the device file {}", node.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("making the device file {}", node.display()));
+        }
     }
     OpenOptions::new()
         .read(true)
@@ -209,7 +249,9 @@ pub fn serve(sides: &Sides) -> Result<()> {
     )?;
     let say = |text: String| {
         let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{text}").and_then(|()| stdout.flush()).context("answering")
+        writeln!(stdout, "{text}")
+            .and_then(|()| stdout.flush())
+            .context("answering")
     };
     say("ready".into())?;
     for line in io::stdin().lock().lines() {
@@ -228,7 +270,8 @@ mod tests {
     /// Two files that keep the bounds of what is written, as a tap does.
     fn wire() -> (UnixDatagram, File) {
         let (near, far) = UnixDatagram::pair().unwrap();
-        near.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        near.set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
         (near, File::from(OwnedFd::from(far)))
     }
 
@@ -239,17 +282,23 @@ mod tests {
         let relay = Relay::start(one_file, other_file, hold, 1 << 20).unwrap();
         let began = Instant::now();
         for index in 0_u32..50 {
-            one.send(&[index.to_be_bytes().as_slice(), &[7; 1000]].concat()).unwrap();
+            one.send(&[index.to_be_bytes().as_slice(), &[7; 1000]].concat())
+                .unwrap();
         }
         let mut buffer = [0; 2000];
         for index in 0_u32..50 {
             let length = other.recv(&mut buffer).unwrap();
-            assert_eq!((length, &buffer[..4]), (1004, index.to_be_bytes().as_slice()));
+            assert_eq!(
+                (length, &buffer[..4]),
+                (1004, index.to_be_bytes().as_slice())
+            );
         }
         assert!(began.elapsed() >= hold, "a frame came early");
         other.send(b"back").unwrap();
         assert_eq!(one.recv(&mut buffer).unwrap(), 4);
-        let [there, _] = once(&relay, |[there, back]| there.frames == 50 && back.frames == 1);
+        let [there, _] = once(&relay, |[there, back]| {
+            there.frames == 50 && back.frames == 1
+        });
         assert_eq!((there.bytes, there.dropped), (50 * 1004, 0));
     }
 

@@ -36,7 +36,11 @@ pub fn process_files(arguments: &[OsString]) -> Vec<PathBuf> {
         }
         if let Some(value) = value.or_else(|| arguments.next().cloned()) {
             let path = PathBuf::from(value);
-            found.push(if is_bundle { path.join("config.json") } else { path });
+            found.push(if is_bundle {
+                path.join("config.json")
+            } else {
+                path
+            });
         }
     }
     found
@@ -48,7 +52,9 @@ pub fn strip(document: &mut Value) -> bool {
         Some(_) => document.get_mut("process"),
         None => Some(document),
     };
-    let Some(process) = process.and_then(Value::as_object_mut) else { return false };
+    let Some(process) = process.and_then(Value::as_object_mut) else {
+        return false;
+    };
     let limits = process.remove("rlimits").is_some();
     process.remove("oomScoreAdj").is_some() || limits
 }
@@ -61,7 +67,8 @@ pub fn become_runc(runc: &OsStr, arguments: &[OsString]) -> Result<std::convert:
         let mut document: Value =
             serde_json::from_slice(&text).with_context(|| format!("reading {}", file.display()))?;
         if strip(&mut document) {
-            let text = serde_json::to_vec(&document).with_context(|| format!("changing {}", file.display()))?;
+            let text = serde_json::to_vec(&document)
+                .with_context(|| format!("changing {}", file.display()))?;
             fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
         }
     }
@@ -90,11 +97,16 @@ mod tests {
 
     #[test]
     fn the_files_are_found_as_podman_names_them() {
-        let create = arguments("--root /r --systemd-cgroup create --bundle /b/x --pid-file /p --no-pivot id");
+        let create = arguments(
+            "--root /r --systemd-cgroup create --bundle /b/x --pid-file /p --no-pivot id",
+        );
         assert_eq!(process_files(&create), [PathBuf::from("/b/x/config.json")]);
         let exec = arguments("exec --pid-file /p --process /tmp/exec-process-1 --detach id");
         assert_eq!(process_files(&exec), [PathBuf::from("/tmp/exec-process-1")]);
-        assert_eq!(process_files(&arguments("exec --process=/q id")), [PathBuf::from("/q")]);
+        assert_eq!(
+            process_files(&arguments("exec --process=/q id")),
+            [PathBuf::from("/q")]
+        );
         assert!(process_files(&arguments("exec id -- tool --process /etc/passwd")).is_empty());
         assert!(process_files(&arguments("kill id -p 9")).is_empty());
     }
@@ -103,7 +115,10 @@ mod tests {
     fn limits_go_and_the_rest_stays() {
         let mut bundle = json!({"ociVersion": "1", "process": {"args": ["x"], "rlimits": [1], "oomScoreAdj": -5}});
         assert!(strip(&mut bundle));
-        assert_eq!(bundle, json!({"ociVersion": "1", "process": {"args": ["x"]}}));
+        assert_eq!(
+            bundle,
+            json!({"ociVersion": "1", "process": {"args": ["x"]}})
+        );
         assert!(!strip(&mut bundle));
         let mut process = json!({"args": ["x"], "rlimits": [{"type": "RLIMIT_NOFILE"}]});
         assert!(strip(&mut process));

@@ -70,7 +70,9 @@ pub fn ask(options: &Options, peer: &str) -> Result<Ask> {
 
 /// Negotiates and reserves the slice end to end, then reads it back on both sides.
 pub async fn reserve(all: &[Daemons], options: &Options) -> Result<Agreed> {
-    let [first, second] = all else { bail!("{} sites are up, and two are needed", all.len()) };
+    let [first, second] = all else {
+        bail!("{} sites are up, and two are needed", all.len())
+    };
     let begun: Negotiation = first
         .dtn
         .post(&format!("{LOCAL_BASE}/slices"), &ask(options, second.site)?)
@@ -82,13 +84,26 @@ pub async fn reserve(all: &[Daemons], options: &Options) -> Result<Agreed> {
         use NegotiationState::{Agreed, Ended, Failed, Refused, Waiting};
         Ok(matches!(now.state, Agreed | Ended | Failed | Refused | Waiting).then_some(now))
     };
-    let settled = tokio::time::timeout(NEGOTIATION, until("the negotiation has come to an end", settle))
-        .await
-        .context("the negotiation hangs")??;
+    let settled = tokio::time::timeout(
+        NEGOTIATION,
+        until("the negotiation has come to an end", settle),
+    )
+    .await
+    .context("the negotiation hangs")??;
     let offer = settled.offer.as_ref();
     if settled.state != NegotiationState::Agreed {
-        let fits = offer.map(|offer| format!("; {} would fit (limited by {})", offer.rate, offer.limited_by));
-        bail!("the slice was not agreed ({:?}): {}{}", settled.state, settled.reason, fits.unwrap_or_default());
+        let fits = offer.map(|offer| {
+            format!(
+                "; {} would fit (limited by {})",
+                offer.rate, offer.limited_by
+            )
+        });
+        bail!(
+            "the slice was not agreed ({:?}): {}{}",
+            settled.state,
+            settled.reason,
+            fits.unwrap_or_default()
+        );
     }
     let (near, far) = (read_back(first).await?, read_back(second).await?);
     for (daemons, slice) in [(first, &near), (second, &far)] {
@@ -100,7 +115,10 @@ pub async fn reserve(all: &[Daemons], options: &Options) -> Result<Agreed> {
         );
     }
     let (here, there) = (near.slice.spec.qos.rate_bps, far.slice.spec.qos.rate_bps);
-    ensure!(here == there, "the two domains do not say the same rate: {here} and {there} bit/s");
+    ensure!(
+        here == there,
+        "the two domains do not say the same rate: {here} and {there} bit/s"
+    );
     ensure!(
         near.slice.stitch.is_some() && near.slice.stitch == far.slice.stitch,
         "the two slices are not of one stitch: {:?} and {:?}",
@@ -135,7 +153,8 @@ pub fn keys(place: &Place, site: &str) -> PathBuf {
 /// on one.
 pub fn lay_keys(place: &Place, sites: &[&str]) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    let key = dtn_workloads::key::TransferKey::generate(std::time::SystemTime::now()).context("making the transfer key")?;
+    let key = dtn_workloads::key::TransferKey::generate(std::time::SystemTime::now())
+        .context("making the transfer key")?;
     for site in sites {
         let folder = keys(place, site);
         std::fs::DirBuilder::new()
@@ -146,7 +165,8 @@ pub fn lay_keys(place: &Place, sites: &[&str]) -> Result<()> {
         nix::unistd::chown(&folder, Some(UID.into()), Some(UID.into()))
             .with_context(|| format!("giving {} to the pod", folder.display()))?;
         let file = folder.join("sss.keytab");
-        key.write(&file, UID).with_context(|| format!("laying the transfer key at {site}"))?;
+        key.write(&file, UID)
+            .with_context(|| format!("laying the transfer key at {site}"))?;
     }
     Ok(())
 }
@@ -154,7 +174,10 @@ pub fn lay_keys(place: &Place, sites: &[&str]) -> Result<()> {
 /// Deploys the transfer pod and waits until it runs.
 pub async fn deploy(daemons: &Daemons, options: &Options, place: &Place) -> Result<Pod> {
     let mut values = BTreeMap::new();
-    for (value, folder) in [("data_dir", data(place, daemons.site)), ("keys_dir", keys(place, daemons.site))] {
+    for (value, folder) in [
+        ("data_dir", data(place, daemons.site)),
+        ("keys_dir", keys(place, daemons.site)),
+    ] {
         values.insert(value.to_owned(), folder.display().to_string());
     }
     let request = DeployRequest {
@@ -177,18 +200,30 @@ pub async fn deploy(daemons: &Daemons, options: &Options, place: &Place) -> Resu
         Ok(matches!(pod.phase, PodPhase::Running | PodPhase::Failed).then_some(pod))
     };
     let pod = until(&format!("the pod of {} runs", daemons.site), running).await?;
-    ensure!(pod.phase == PodPhase::Running, "the pod of {} is {:?}: {}", daemons.site, pod.phase, pod.message);
+    ensure!(
+        pod.phase == PodPhase::Running,
+        "the pod of {} is {:?}: {}",
+        daemons.site,
+        pod.phase,
+        pod.message
+    );
     Ok(pod)
 }
 
 /// Waits until the controller has heard from the host's kernel that the slice is enforced; gives a
 /// warning when it has not.
 pub async fn enforced(daemons: &Daemons) -> Result<Option<String>> {
-    let slice = until(&format!("the slice of {} is active", daemons.site), || async {
-        let slice: LocalSlice = daemons.dtn.get(&format!("{LOCAL_BASE}/slices/{SLICE}")).await?;
-        let there = slice.slice.status.data_plane == DataPlane::Active;
-        Ok(there.then_some(slice))
-    })
+    let slice = until(
+        &format!("the slice of {} is active", daemons.site),
+        || async {
+            let slice: LocalSlice = daemons
+                .dtn
+                .get(&format!("{LOCAL_BASE}/slices/{SLICE}"))
+                .await?;
+            let there = slice.slice.status.data_plane == DataPlane::Active;
+            Ok(there.then_some(slice))
+        },
+    )
     .await?;
     Ok(slice.warning)
 }
@@ -211,4 +246,3 @@ pub async fn give_back(daemons: &Daemons) -> Result<()> {
         .with_context(|| format!("giving the slice of {} back", daemons.site))?;
     Ok(())
 }
-

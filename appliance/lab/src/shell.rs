@@ -41,7 +41,11 @@ pub enum ShellError {
 pub const SHORT: Duration = Duration::from_secs(20);
 
 /// Runs a program; gives its standard output.
-pub async fn run<I, S>(program: &str, arguments: I, deadline: Duration) -> Result<String, ShellError>
+pub async fn run<I, S>(
+    program: &str,
+    arguments: I,
+    deadline: Duration,
+) -> Result<String, ShellError>
 where
     I: IntoIterator<Item = S>,
     S: AsRef<OsStr>,
@@ -70,9 +74,16 @@ pub async fn output(
     deadline: Duration,
 ) -> Result<String, ShellError> {
     let line = line(&command);
-    let start = |source| ShellError::Start { command: line.clone(), source };
+    let start = |source| ShellError::Start {
+        command: line.clone(),
+        source,
+    };
     command
-        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdin(if input.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
@@ -86,7 +97,10 @@ pub async fn output(
     };
     let done = timeout(deadline, work)
         .await
-        .map_err(|_| ShellError::Late { command: line.clone(), after: deadline })?
+        .map_err(|_| ShellError::Late {
+            command: line.clone(),
+            after: deadline,
+        })?
         .map_err(start)?;
     if done.status.success() {
         return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
@@ -96,8 +110,17 @@ pub async fn output(
         said = String::from_utf8_lossy(&done.stdout).into_owned();
     }
     let skip = said.chars().count().saturating_sub(600);
-    let said = said.chars().skip(skip).collect::<String>().trim().replace('\n', "; ");
-    Err(ShellError::Failed { command: line, status: done.status, said })
+    let said = said
+        .chars()
+        .skip(skip)
+        .collect::<String>()
+        .trim()
+        .replace('\n', "; ");
+    Err(ShellError::Failed {
+        command: line,
+        status: done.status,
+        said,
+    })
 }
 
 /// The command line, for messages.

@@ -29,7 +29,16 @@ pub fn management_v4(index: usize) -> Ipv4Addr {
 }
 /// The management network, IPv6: a unique local prefix (RFC 4193) of the lab's own.
 pub fn management_v6(index: usize) -> Ipv6Addr {
-    Ipv6Addr::new(0xfd54, 0x4e4c, 0x4142, 0, 0, 0, 0, 0x11 + u16::try_from(index).unwrap_or(0))
+    Ipv6Addr::new(
+        0xfd54,
+        0x4e4c,
+        0x4142,
+        0,
+        0,
+        0,
+        0,
+        0x11 + u16::try_from(index).unwrap_or(0),
+    )
 }
 
 /// One site, up.
@@ -61,7 +70,8 @@ impl Pillar {
         let ends = pillars.iter_mut().map(|pillar| {
             Box::pin(async {
                 let status = pillar.child.wait().await;
-                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                let status =
+                    status.map_or_else(|error| error.to_string(), |status| status.to_string());
                 format!("{} has ended ({status})", pillar.name)
             })
         });
@@ -84,18 +94,30 @@ pub fn cabling(options: &Options) -> String {
     line("link set mgmt up".into());
     for (index, site) in SITES.iter().enumerate() {
         let port = format!("mg-{site}");
-        line(format!("link add {port} type veth peer name mgmt0 netns {site}"));
+        line(format!(
+            "link add {port} type veth peer name mgmt0 netns {site}"
+        ));
         line(format!("link set {port} master mgmt up"));
         line(format!("-n {site} link set lo up"));
-        line(format!("-n {site} addr add {}/24 dev mgmt0", management_v4(index)));
-        line(format!("-n {site} addr add {}/64 dev mgmt0 nodad", management_v6(index)));
+        line(format!(
+            "-n {site} addr add {}/24 dev mgmt0",
+            management_v4(index)
+        ));
+        line(format!(
+            "-n {site} addr add {}/64 dev mgmt0 nodad",
+            management_v6(index)
+        ));
         line(format!("-n {site} link set mgmt0 up"));
         line(format!("-n {site} route add default via 10.254.0.1"));
         let switch = format!("{site}-switch");
         line(format!("-n {switch} link set lo up"));
-        line(format!("-n {switch} link add switch type bridge mcast_snooping 0 forward_delay 0"));
+        line(format!(
+            "-n {switch} link add switch type bridge mcast_snooping 0 forward_delay 0"
+        ));
         for nic in 0..options.nics {
-            line(format!("-n {switch} link add port{nic} mtu {mtu} type veth peer name data{nic} mtu {mtu} netns {site}"));
+            line(format!(
+                "-n {switch} link add port{nic} mtu {mtu} type veth peer name data{nic} mtu {mtu} netns {site}"
+            ));
             line(format!("-n {switch} link set port{nic} master switch up"));
             // a NIC that nobody uses yet is plugged in: carrier is there once it is set up
             line(format!("-n {site} link set data{nic} up"));
@@ -110,7 +132,10 @@ pub fn cabling(options: &Options) -> String {
 pub async fn ip(batch: &str) -> Result<(), ShellError> {
     let mut pending: Option<(Option<&str>, String)> = None;
     for line in batch.lines().filter(|line| !line.trim().is_empty()) {
-        let (space, command) = match line.strip_prefix("-n ").and_then(|rest| rest.split_once(' ')) {
+        let (space, command) = match line
+            .strip_prefix("-n ")
+            .and_then(|rest| rest.split_once(' '))
+        {
             Some((space, command)) => (Some(space), command),
             None => (None, line),
         };
@@ -143,7 +168,11 @@ async fn run_batch(space: Option<&str>, text: &str) -> Result<(), ShellError> {
 }
 
 /// Makes the namespaces, keeps the switches silent, lays the cables, and starts the anchors.
-pub async fn build(options: &Options, place: &Place, program: &Path) -> Result<(Vec<Site>, Vec<Pillar>)> {
+pub async fn build(
+    options: &Options,
+    place: &Place,
+    program: &Path,
+) -> Result<(Vec<Site>, Vec<Pillar>)> {
     for space in NAMESPACES {
         shell::run("ip", ["netns", "add", space], SHORT).await?;
     }
@@ -152,7 +181,9 @@ pub async fn build(options: &Options, place: &Place, program: &Path) -> Result<(
         let quiet = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6";
         shell::run("ip", ["netns", "exec", space, "sh", "-c", quiet], SHORT).await?;
     }
-    ip(&cabling(options)).await.context("laying the sites' cables")?;
+    ip(&cabling(options))
+        .await
+        .context("laying the sites' cables")?;
     let (mut sites, mut anchors) = (Vec::new(), Vec::new());
     for (index, name) in SITES.iter().enumerate() {
         let (site, anchor) = Site::start(index, name, place, program).await?;
@@ -163,12 +194,25 @@ pub async fn build(options: &Options, place: &Place, program: &Path) -> Result<(
 }
 
 impl Site {
-    async fn start(index: usize, name: &'static str, place: &Place, program: &Path) -> Result<(Self, Pillar)> {
+    async fn start(
+        index: usize,
+        name: &'static str,
+        place: &Place,
+        program: &Path,
+    ) -> Result<(Self, Pillar)> {
         let log = std::fs::File::create(place.log(&format!("{name}-host")))
             .with_context(|| format!("opening the log of {name}'s host"))?;
         let mut anchor = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{name}"))
-            .args(["--", "unshare", "--mount", "--uts", "--propagation", "private", "--"])
+            .args([
+                "--",
+                "unshare",
+                "--mount",
+                "--uts",
+                "--propagation",
+                "private",
+                "--",
+            ])
             .arg(program)
             .args(["lab", "part", "anchor", "--site", name, "--state"])
             .arg(place.state())
@@ -178,15 +222,29 @@ impl Site {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("starting {name}'s host"))?;
-        let pid = anchor.id().with_context(|| format!("{name}'s host has ended at once"))?;
+        let pid = anchor
+            .id()
+            .with_context(|| format!("{name}'s host has ended at once"))?;
         let mut word = [0_u8; 6];
-        let mut stdout = anchor.stdout.take().with_context(|| format!("{name}'s host has no output"))?;
+        let mut stdout = anchor
+            .stdout
+            .take()
+            .with_context(|| format!("{name}'s host has no output"))?;
         timeout(SHORT, stdout.read_exact(&mut word))
             .await
             .with_context(|| format!("waiting {} s for {name}'s host", SHORT.as_secs()))?
-            .with_context(|| format!("{name}'s host ended early; its log is {}", place.log(&format!("{name}-host")).display()))?;
+            .with_context(|| {
+                format!(
+                    "{name}'s host ended early; its log is {}",
+                    place.log(&format!("{name}-host")).display()
+                )
+            })?;
         ensure!(&word == b"ready\n", "{name}'s host said {word:?}");
-        let pillar = Pillar { name: format!("{name}'s host"), leash: anchor.stdin.take(), child: anchor };
+        let pillar = Pillar {
+            name: format!("{name}'s host"),
+            leash: anchor.stdin.take(),
+            child: anchor,
+        };
         Ok((Self { name, index, pid }, pillar))
     }
 
@@ -214,15 +272,27 @@ pub fn anchor(site: &str) -> Result<()> {
     let aside = Path::new("/run/cgroups-aside");
     std::fs::create_dir_all(aside).with_context(|| format!("making {}", aside.display()))?;
     bind(Path::new("/sys/fs/cgroup"), aside)?;
-    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, None::<&str>)
-        .with_context(|| format!("mounting {site}'s /sys"))?;
+    mount(
+        Some("sysfs"),
+        "/sys",
+        Some("sysfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        None::<&str>,
+    )
+    .with_context(|| format!("mounting {site}'s /sys"))?;
     bind(aside, Path::new("/sys/fs/cgroup"))?;
     detach(aside)?;
     tmpfs(Path::new("/run"), "mode=755")?;
     tmpfs(Path::new("/dev/shm"), "mode=1777")?;
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(b"ready\n").and_then(|()| stdout.flush()).context("saying that the host is ready")?;
+    stdout
+        .write_all(b"ready\n")
+        .and_then(|()| stdout.flush())
+        .context("saying that the host is ready")?;
     let mut rest = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut rest).context("waiting for the end")?;
+    std::io::stdin()
+        .lock()
+        .read_to_end(&mut rest)
+        .context("waiting for the end")?;
     Ok(())
 }

@@ -2,8 +2,9 @@
 //! by the kernel's counters, and judged by the manifests of both trees.
 
 use crate::{
-    Options, engine,
+    Options,
     capsule::Lab,
+    engine,
     load::{self, Machine},
     mover::{Mover, Told},
     place::Place,
@@ -56,24 +57,41 @@ pub struct End<'a> {
 
 /// Finds the parts of a pod that a transfer needs.
 pub async fn end<'a>(lab: &'a Lab, site: &'a Site, pod: &Pod) -> Result<End<'a>> {
-    let container = pod
-        .container_ids
-        .get("xrootd")
-        .with_context(|| format!("the pod of {} has no container xrootd: {:?}", site.name, pod.container_ids))?;
+    let container = pod.container_ids.get("xrootd").with_context(|| {
+        format!(
+            "the pod of {} has no container xrootd: {:?}",
+            site.name, pod.container_ids
+        )
+    })?;
     let mut command = engine::podman(site, &lab.place, lab.setup()?);
     command.args(["inspect", "--format", "{{.State.Pid}}", container]);
-    let text = shell::output(command, None, SHORT).await.context("finding the pod's process")?;
-    let pid = text.trim().parse().with_context(|| format!("podman told the process as {text:?}"))?;
-    let interface = pod.interfaces.first().with_context(|| format!("the pod of {} has no interface", site.name))?;
+    let text = shell::output(command, None, SHORT)
+        .await
+        .context("finding the pod's process")?;
+    let pid = text
+        .trim()
+        .parse()
+        .with_context(|| format!("podman told the process as {text:?}"))?;
+    let interface = pod
+        .interfaces
+        .first()
+        .with_context(|| format!("the pod of {} has no interface", site.name))?;
     let addresses = interface
         .ips
         .iter()
         .map(|ip| {
             let bare = ip.split('/').next().unwrap_or(ip);
-            bare.parse().with_context(|| format!("the address {ip} of {}", site.name))
+            bare.parse()
+                .with_context(|| format!("the address {ip} of {}", site.name))
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(End { site, container: container.clone(), pid, ifname: interface.ifname.to_string(), addresses })
+    Ok(End {
+        site,
+        container: container.clone(),
+        pid,
+        ifname: interface.ifname.to_string(),
+        addresses,
+    })
 }
 
 /// `root://` of an end's server at one of its addresses.
@@ -82,7 +100,13 @@ pub fn server(end: &End<'_>, ipv6: bool) -> Result<String> {
         .addresses
         .iter()
         .find(|address| address.is_ipv6() == ipv6)
-        .with_context(|| format!("the pod of {} has no {} address", end.site.name, if ipv6 { "IPv6" } else { "IPv4" }))?;
+        .with_context(|| {
+            format!(
+                "the pod of {} has no {} address",
+                end.site.name,
+                if ipv6 { "IPv6" } else { "IPv4" }
+            )
+        })?;
     Ok(match address {
         std::net::IpAddr::V4(v4) => format!("root://{v4}:{PORT}"),
         std::net::IpAddr::V6(v6) => format!("root://[{v6}]:{PORT}"),
@@ -102,13 +126,26 @@ pub async fn check(lab: &Lab, from: &End<'_>, to: &End<'_>) -> Result<()> {
     let refused = exec(
         lab,
         from,
-        &["XrdSecSSSKT=/nonexistent", "XRD_CONNECTIONRETRY=1", "XRD_REQUESTTIMEOUT=10"],
+        &[
+            "XrdSecSSSKT=/nonexistent",
+            "XRD_CONNECTIONRETRY=1",
+            "XRD_REQUESTTIMEOUT=10",
+        ],
         &["xrdcp", "--nopbar", "--force", "/etc/passwd", &target],
     )
     .await;
-    ensure!(refused.is_err(), "{} wrote to {} without the transfer key", from.site.name, to.site.name);
+    ensure!(
+        refused.is_err(),
+        "{} wrote to {} without the transfer key",
+        from.site.name,
+        to.site.name
+    );
     let written = scenario::data(&lab.place, to.site.name).join("incoming/without-a-key");
-    ensure!(!written.exists(), "{} is there, and it was written without the transfer key", written.display());
+    ensure!(
+        !written.exists(),
+        "{} is there, and it was written without the transfer key",
+        written.display()
+    );
     Ok(())
 }
 
@@ -119,7 +156,12 @@ async fn exec(lab: &Lab, end: &End<'_>, environment: &[&str], words: &[&str]) ->
 }
 
 /// The command that runs a program in a pod's container.
-pub(crate) fn in_pod(lab: &Lab, end: &End<'_>, environment: &[&str], words: &[&str]) -> Result<tokio::process::Command> {
+pub(crate) fn in_pod(
+    lab: &Lab,
+    end: &End<'_>,
+    environment: &[&str],
+    words: &[&str],
+) -> Result<tokio::process::Command> {
     let mut command = engine::podman(end.site, &lab.place, lab.setup()?);
     command.arg("exec");
     for pair in environment {
@@ -135,18 +177,39 @@ pub async fn make_ready(options: &Options, place: &Place, site: &str) -> Result<
     let folder = scenario::data(place, site).join("outgoing").join(RUN);
     fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
     let (from, to) = (options.data.as_os_str(), folder.join("tree"));
-    shell::run("cp", ["-a".as_ref(), "--no-preserve=ownership".as_ref(), "--reflink=auto".as_ref(), "--".as_ref(), from, to.as_os_str()], Duration::from_secs(1800))
-        .await
-        .with_context(|| format!("copying {} to {site}", options.data.display()))?;
+    shell::run(
+        "cp",
+        [
+            "-a".as_ref(),
+            "--no-preserve=ownership".as_ref(),
+            "--reflink=auto".as_ref(),
+            "--".as_ref(),
+            from,
+            to.as_os_str(),
+        ],
+        Duration::from_secs(1800),
+    )
+    .await
+    .with_context(|| format!("copying {} to {site}", options.data.display()))?;
     let (large, size) = (folder.join(LARGE), options.large.bytes());
     if size > 0 {
-        tokio::task::spawn_blocking(move || random_file(&large, size)).await.context("making the large file")??;
+        tokio::task::spawn_blocking(move || random_file(&large, size))
+            .await
+            .context("making the large file")??;
     }
     let owner = format!("{UID}:{UID}");
     let shown = folder.display().to_string();
-    shell::run("chown", ["-hR", "--", &owner, &shown], Duration::from_secs(600)).await.context("giving the tree to the pod")?;
+    shell::run(
+        "chown",
+        ["-hR", "--", &owner, &shown],
+        Duration::from_secs(600),
+    )
+    .await
+    .context("giving the tree to the pod")?;
     // what is dirty cannot be dropped from the page cache
-    shell::run("sync", ["-f", "--", &shown], Duration::from_secs(600)).await.context("writing the tree to the disk")?;
+    shell::run("sync", ["-f", "--", &shown], Duration::from_secs(600))
+        .await
+        .context("writing the tree to the disk")?;
     Ok(())
 }
 
@@ -160,9 +223,11 @@ fn random_file(path: &Path, size: u64) -> Result<()> {
         if length == 0 {
             break;
         }
-        file.write_all(&buffer[..length]).with_context(|| format!("writing {}", path.display()))?;
+        file.write_all(&buffer[..length])
+            .with_context(|| format!("writing {}", path.display()))?;
     }
-    file.sync_all().with_context(|| format!("writing {} to the disk", path.display()))
+    file.sync_all()
+        .with_context(|| format!("writing {} to the disk", path.display()))
 }
 
 /// Everything that is read before and after.
@@ -183,24 +248,67 @@ impl Counters {
 }
 
 /// Moves everything from one site to the other and judges it. `wire` is payload per byte of frames.
-pub async fn one_way(lab: &Lab, from: &End<'_>, to: &End<'_>, ceiling_bps: u64, wire: f64) -> Result<Direction> {
+pub async fn one_way(
+    lab: &Lab,
+    from: &End<'_>,
+    to: &End<'_>,
+    ceiling_bps: u64,
+    wire: f64,
+) -> Result<Direction> {
     let options = &lab.options;
     make_ready(options, &lab.place, from.site.name).await?;
-    let payload = match preflight::walk(&scenario::data(&lab.place, from.site.name).join("outgoing").join(RUN)) {
+    let payload = match preflight::walk(
+        &scenario::data(&lab.place, from.site.name)
+            .join("outgoing")
+            .join(RUN),
+    ) {
         Tree::Files { bytes, .. } => bytes,
-        other => bail!("what was laid out at {} cannot be moved: {other:?}", from.site.name),
+        other => bail!(
+            "what was laid out at {} cannot be moved: {other:?}",
+            from.site.name
+        ),
     };
     let outgoing = format!("/data/outgoing/{RUN}");
-    let sent_manifest = exec(lab, from, &[], &["dtn-mover", "manifest", &outgoing]).await.context("hashing what is sent")?;
-    exec(lab, from, &[], &["dtn-mover", "drop-cache", &outgoing]).await.context("dropping the source's pages")?;
+    let sent_manifest = exec(lab, from, &[], &["dtn-mover", "manifest", &outgoing])
+        .await
+        .context("hashing what is sent")?;
+    exec(lab, from, &[], &["dtn-mover", "drop-cache", &outgoing])
+        .await
+        .context("dropping the source's pages")?;
 
     let target = format!("{}//incoming/{RUN}", server(to, false)?);
-    let receive = ["dtn-mover", "receive", "--incoming", &format!("/data/incoming/{RUN}"), "--into", &format!("/data/received/{RUN}")].map(str::to_owned);
-    let send = ["dtn-mover", "send", "--from", &outgoing, "--to", &target, "--state", &format!("/data/state/{RUN}")].map(str::to_owned);
+    let receive = [
+        "dtn-mover",
+        "receive",
+        "--incoming",
+        &format!("/data/incoming/{RUN}"),
+        "--into",
+        &format!("/data/received/{RUN}"),
+    ]
+    .map(str::to_owned);
+    let send = [
+        "dtn-mover",
+        "send",
+        "--from",
+        &outgoing,
+        "--to",
+        &target,
+        "--state",
+        &format!("/data/state/{RUN}"),
+    ]
+    .map(str::to_owned);
     let before = Counters::read(from, to).await?;
     let began = Instant::now();
     let (mut samples, watched) = (Vec::new(), (to.pid, to.ifname.clone()));
-    let moving = crate::mover::run(Mover { lab, from, to, send: &send, receive: &receive, bytes: payload, interrupt: options.interrupt });
+    let moving = crate::mover::run(Mover {
+        lab,
+        from,
+        to,
+        send: &send,
+        receive: &receive,
+        bytes: payload,
+        interrupt: options.interrupt,
+    });
     tokio::pin!(moving);
     let mut clock = tokio::time::interval(EVERY);
     let told = loop {
@@ -214,9 +322,23 @@ pub async fn one_way(lab: &Lab, from: &End<'_>, to: &End<'_>, ceiling_bps: u64, 
     };
     let after = Counters::read(from, to).await?;
     let received = format!("/data/received/{RUN}");
-    let received_manifest = exec(lab, to, &[], &["dtn-mover", "manifest", &received]).await.context("hashing what was received")?;
+    let received_manifest = exec(lab, to, &[], &["dtn-mover", "manifest", &received])
+        .await
+        .context("hashing what was received")?;
     let differences = compare(lab, from, &sent_manifest, &received_manifest).await?;
-    judge(Judged { lab, from, to, ceiling_bps, wire, told, before, after, samples, differences, entries: sent_manifest.lines().count().saturating_sub(1) as u64 })
+    judge(Judged {
+        lab,
+        from,
+        to,
+        ceiling_bps,
+        wire,
+        told,
+        before,
+        after,
+        samples,
+        differences,
+        entries: sent_manifest.lines().count().saturating_sub(1) as u64,
+    })
 }
 
 /// The differences of two manifests, in words.
@@ -226,13 +348,25 @@ async fn compare(lab: &Lab, end: &End<'_>, sent: &str, received: &str) -> Result
         let path = folder.join(name);
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     }
-    let command = in_pod(lab, end, &[], &["dtn-mover", "compare", "/data/state/sent.manifest", "/data/state/received.manifest"])?;
+    let command = in_pod(
+        lab,
+        end,
+        &[],
+        &[
+            "dtn-mover",
+            "compare",
+            "/data/state/sent.manifest",
+            "/data/state/received.manifest",
+        ],
+    )?;
     match shell::output(command, None, SHORT * 3).await {
         Ok(_) => Ok(Vec::new()),
         // exit code 1: they differ, and each line is a difference
-        Err(shell::ShellError::Failed { status, said, .. }) if status.code() == Some(1) => {
-            Ok(said.split("; ").take(MOST_DIFFERENCES).map(str::to_owned).collect())
-        }
+        Err(shell::ShellError::Failed { status, said, .. }) if status.code() == Some(1) => Ok(said
+            .split("; ")
+            .take(MOST_DIFFERENCES)
+            .map(str::to_owned)
+            .collect()),
         Err(error) => Err(error).context("comparing the manifests"),
     }
 }
@@ -253,8 +387,24 @@ struct Judged<'a> {
 }
 
 fn judge(judged: Judged<'_>) -> Result<Direction> {
-    let Judged { lab, from, to, ceiling_bps, wire, told, before, after, samples, differences, entries } = judged;
-    let large = told.large(LARGE).map(|(bytes, seconds)| LargeFileEvidence { bytes, seconds, goodput_bps: per_second(bytes, seconds) });
+    let Judged {
+        lab,
+        from,
+        to,
+        ceiling_bps,
+        wire,
+        told,
+        before,
+        after,
+        samples,
+        differences,
+        entries,
+    } = judged;
+    let large = told.large(LARGE).map(|(bytes, seconds)| LargeFileEvidence {
+        bytes,
+        seconds,
+        goodput_bps: per_second(bytes, seconds),
+    });
     let small = told.small()?.map(|small| SmallFilesEvidence {
         count: small.files,
         bytes: small.bytes,
@@ -263,7 +413,11 @@ fn judge(judged: Judged<'_>) -> Result<Direction> {
     });
     let seconds = told.seconds()?;
     let bytes = told.bytes()?;
-    let share = large.as_ref().map_or_else(|| per_second(bytes, seconds), |large| large.goodput_bps) as f64 / ceiling_bps.max(1) as f64;
+    let share = large
+        .as_ref()
+        .map_or_else(|| per_second(bytes, seconds), |large| large.goodput_bps)
+        as f64
+        / ceiling_bps.max(1) as f64;
     let wan_bytes = after.wan[to.site.index].saturating_sub(before.wan[to.site.index]);
     if wan_bytes < bytes {
         bail!(
@@ -272,7 +426,12 @@ fn judge(judged: Judged<'_>) -> Result<Direction> {
         );
     }
     let shares = after.machine.since(&before.machine);
-    let load = Load { share_of_ceiling: share, cpu_busy: shares.cpu_busy, io_wait: shares.io_wait, disk_busy: shares.disk_busy };
+    let load = Load {
+        share_of_ceiling: share,
+        cpu_busy: shares.cpu_busy,
+        io_wait: shares.io_wait,
+        disk_busy: shares.disk_busy,
+    };
     let mut series = rates(&samples, WIDTH);
     for point in &mut series {
         // the counter has frames in it, and the plot shows payload
@@ -296,7 +455,11 @@ fn judge(judged: Judged<'_>) -> Result<Direction> {
         limited_by: verdict::limited_by(&load),
         load,
         wan_bytes,
-        resumed: if lab.options.interrupt { Some(told.resumed()?) } else { None },
+        resumed: if lab.options.interrupt {
+            Some(told.resumed()?)
+        } else {
+            None
+        },
         series,
     })
 }

@@ -23,7 +23,10 @@ use tokio::{
 
 /// Addresses of the two switches while the link is being tried: link-local (RFC 3927), gone before
 /// anyone else comes.
-const TRY: [Ipv4Addr; 2] = [Ipv4Addr::new(169, 254, 77, 1), Ipv4Addr::new(169, 254, 77, 2)];
+const TRY: [Ipv4Addr; 2] = [
+    Ipv4Addr::new(169, 254, 77, 1),
+    Ipv4Addr::new(169, 254, 77, 2),
+];
 
 /// Who makes the delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +82,10 @@ pub fn burst_bytes(rate: Rate) -> u64 {
 /// on one machine is faster), and some for what arrives in bursts.
 fn relay_bytes(hold: Duration) -> u64 {
     let flight = hold.as_micros() * 40_000 / 8;
-    u64::try_from(flight).unwrap_or(u64::MAX).clamp(1 << 20, 512 << 20) + (4 << 20)
+    u64::try_from(flight)
+        .unwrap_or(u64::MAX)
+        .clamp(1 << 20, 512 << 20)
+        + (4 << 20)
 }
 
 /// The commands of tc that limit one border.
@@ -87,7 +93,9 @@ pub fn shaping(rate: Rate, rtt: Span) -> [String; 3] {
     let (bps, burst, queue) = (rate.bps(), burst_bytes(rate), queue_bytes(rate, rtt));
     [
         "qdisc replace dev border root handle 1: htb default 10".into(),
-        format!("class replace dev border parent 1: classid 1:10 htb rate {bps}bit ceil {bps}bit burst {burst}b cburst {burst}b quantum 60000"),
+        format!(
+            "class replace dev border parent 1: classid 1:10 htb rate {bps}bit ceil {bps}bit burst {burst}b cburst {burst}b quantum 60000"
+        ),
         // counted in bytes, since one frame may stand for forty segments
         format!("qdisc replace dev border parent 1:10 handle 10: bfifo limit {queue}"),
     ]
@@ -106,7 +114,9 @@ pub async fn build(options: &Options, program: &Path, log: &Path) -> Result<(Wan
             )
         })
         .collect();
-    site::ip(&borders).await.context("laying the cables to the borders")?;
+    site::ip(&borders)
+        .await
+        .context("laying the cables to the borders")?;
     let hold = options.rtt.duration() / 2;
     let delay_by = if hold.is_zero() {
         DelayBy::Nobody
@@ -122,21 +132,39 @@ pub async fn build(options: &Options, program: &Path, log: &Path) -> Result<(Wan
             join(mtu).await?;
             for end in ["near", "far"] {
                 // its own queue must never be the limit: the border's is
-                let delay = format!("-n wan qdisc replace dev {end} root netem delay {}us limit 1000000", hold.as_micros());
-                shell::run("tc", delay.split(' '), SHORT).await.context("delaying the wide-area link")?;
+                let delay = format!(
+                    "-n wan qdisc replace dev {end} root netem delay {}us limit 1000000",
+                    hold.as_micros()
+                );
+                shell::run("tc", delay.split(' '), SHORT)
+                    .await
+                    .context("delaying the wide-area link")?;
             }
         }
         DelayBy::Relay => {
             let (process, child) = RelayProcess::start(program, mtu, hold, log).await?;
-            (relay, pillar) = (Some(process), Some(Pillar { name: "the wide-area link's relay".into(), child, leash: None }));
+            (relay, pillar) = (
+                Some(process),
+                Some(Pillar {
+                    name: "the wide-area link's relay".into(),
+                    child,
+                    leash: None,
+                }),
+            );
         }
     }
     let far = Far::start(program, log).await?;
-    let carries = if relay.is_some() { Some(far.stream(program).await?) } else { None };
+    let carries = if relay.is_some() {
+        Some(far.stream(program).await?)
+    } else {
+        None
+    };
     for switch in ["daejeon-switch", "busan-switch"] {
         for command in shaping(options.wan, options.rtt) {
             let arguments = format!("-n {switch} {command}");
-            shell::run("tc", arguments.split(' '), SHORT).await.context("limiting the wide-area link")?;
+            shell::run("tc", arguments.split(' '), SHORT)
+                .await
+                .context("limiting the wide-area link")?;
         }
     }
     let far = Far::start(program, log).await?;
@@ -145,7 +173,15 @@ pub async fn build(options: &Options, program: &Path, log: &Path) -> Result<(Wan
     for (switch, address) in ["daejeon-switch", "busan-switch"].iter().zip(TRY) {
         site::ip(&format!("-n {switch} addr del {address}/30 dev switch\n")).await?;
     }
-    Ok((Wan { delay_by, carries, rtt_us, relay }, pillar))
+    Ok((
+        Wan {
+            delay_by,
+            carries,
+            rtt_us,
+            relay,
+        },
+        pillar,
+    ))
 }
 
 /// The two cables as one.
@@ -171,9 +207,20 @@ impl RelayProcess {
                 )
             })
             .collect();
-        site::ip(&taps).await.context("opening the wide-area link for the relay (needs CONFIG_MACVTAP, or netem)")?;
+        site::ip(&taps)
+            .await
+            .context("opening the wide-area link for the relay (needs CONFIG_MACVTAP, or netem)")?;
         let mut child = in_space("wan", program)
-            .args(["lab", "part", "relay", "--one", "near-tap", "--other", "far-tap", "--hold-us"])
+            .args([
+                "lab",
+                "part",
+                "relay",
+                "--one",
+                "near-tap",
+                "--other",
+                "far-tap",
+                "--hold-us",
+            ])
             .arg(hold.as_micros().to_string())
             .arg("--queue")
             .arg(relay_bytes(hold).to_string())
@@ -184,7 +231,8 @@ impl RelayProcess {
             .spawn()
             .context("starting the relay")?;
         let stdin = child.stdin.take().context("the relay has no input")?;
-        let stdout = BufReader::new(child.stdout.take().context("the relay has no output")?).lines();
+        let stdout =
+            BufReader::new(child.stdout.take().context("the relay has no output")?).lines();
         let mut relay = Self { stdin, stdout };
         let word = relay.line().await?;
         if word != "ready" {
@@ -205,10 +253,18 @@ impl RelayProcess {
 impl Wan {
     /// What the relay counted there and back, when there is one.
     pub async fn relayed(&mut self) -> Result<Option<[Count; 2]>> {
-        let Some(relay) = &mut self.relay else { return Ok(None) };
-        relay.stdin.write_all(b"?\n").await.context("asking the relay")?;
+        let Some(relay) = &mut self.relay else {
+            return Ok(None);
+        };
+        relay
+            .stdin
+            .write_all(b"?\n")
+            .await
+            .context("asking the relay")?;
         let line = relay.line().await?;
-        Ok(Some(serde_json::from_str(&line).with_context(|| format!("the relay said {line:?}"))?))
+        Ok(Some(
+            serde_json::from_str(&line).with_context(|| format!("the relay said {line:?}"))?,
+        ))
     }
 }
 
@@ -217,8 +273,14 @@ impl Wan {
 pub async fn arrived() -> Result<[u64; 2]> {
     let mut found = [0; 2];
     for (slot, switch) in found.iter_mut().zip(["daejeon-switch", "busan-switch"]) {
-        let text = shell::run("ip", ["-n", switch, "-s", "-j", "link", "show", "border"], SHORT).await?;
-        let links: serde_json::Value = serde_json::from_str(&text).context("reading the border's counters")?;
+        let text = shell::run(
+            "ip",
+            ["-n", switch, "-s", "-j", "link", "show", "border"],
+            SHORT,
+        )
+        .await?;
+        let links: serde_json::Value =
+            serde_json::from_str(&text).context("reading the border's counters")?;
         *slot = links
             .pointer("/0/stats64/rx/bytes")
             .and_then(serde_json::Value::as_u64)
@@ -236,7 +298,10 @@ struct Far {
 impl Far {
     async fn start(program: &Path, log: &Path) -> Result<Self> {
         for (switch, address) in ["daejeon-switch", "busan-switch"].iter().zip(TRY) {
-            site::ip(&format!("-n {switch} addr replace {address}/30 dev switch\n")).await?;
+            site::ip(&format!(
+                "-n {switch} addr replace {address}/30 dev switch\n"
+            ))
+            .await?;
         }
         let mut child = in_space("busan-switch", program)
             .args(["lab", "part", "far"])
@@ -246,11 +311,15 @@ impl Far {
             .kill_on_drop(true)
             .spawn()
             .context("starting the far end of the trial")?;
-        let stdout = BufReader::new(child.stdout.take().context("the far end has no output")?).lines();
+        let stdout =
+            BufReader::new(child.stdout.take().context("the far end has no output")?).lines();
         let mut far = Self { child, stdout };
         let word = far.line().await?;
         if word != "ready" {
-            bail!("the far end of the trial said {word:?}; its log is {}", log.display());
+            bail!(
+                "the far end of the trial said {word:?}; its log is {}",
+                log.display()
+            );
         }
         Ok(far)
     }
@@ -265,18 +334,29 @@ impl Far {
     async fn stream(mut self, program: &Path) -> Result<Rate> {
         let mut command = in_space("daejeon-switch", program);
         command.args(["lab", "part", "send", "--to", &TRY[1].to_string()]);
-        shell::output(command, None, SHORT).await.context("trying what the wide-area link carries")?;
+        shell::output(command, None, SHORT)
+            .await
+            .context("trying what the wide-area link carries")?;
         let line = self.line().await?;
-        let bps = line.parse().with_context(|| format!("the far end of the trial said {line:?}"))?;
-        self.child.wait().await.context("waiting for the far end of the trial")?;
+        let bps = line
+            .parse()
+            .with_context(|| format!("the far end of the trial said {line:?}"))?;
+        self.child
+            .wait()
+            .await
+            .context("waiting for the far end of the trial")?;
         Ok(Rate::from_bps(bps))
     }
     /// The median round trip in microseconds.
     async fn ping(&self, program: &Path) -> Result<u64> {
         let mut command = in_space("daejeon-switch", program);
         command.args(["lab", "part", "ping", "--to", &TRY[1].to_string()]);
-        let line = shell::output(command, None, SHORT * 2).await.context("measuring the round trip")?;
-        line.trim().parse().with_context(|| format!("the near end of the trial said {line:?}"))
+        let line = shell::output(command, None, SHORT * 2)
+            .await
+            .context("measuring the round trip")?;
+        line.trim()
+            .parse()
+            .with_context(|| format!("the near end of the trial said {line:?}"))
     }
 }
 
@@ -305,14 +385,20 @@ mod tests {
         let gigabit = Rate::from_bps(1_000_000_000);
         assert_eq!(queue_bytes(gigabit, Span::from_millis(10)), 6_250_000);
         assert_eq!(queue_bytes(gigabit, Span::from_millis(100)), 12_500_000);
-        assert_eq!(queue_bytes(Rate::from_bps(1_000_000), Span::from_millis(0)), 128 << 10);
+        assert_eq!(
+            queue_bytes(Rate::from_bps(1_000_000), Span::from_millis(0)),
+            128 << 10
+        );
         assert_eq!(burst_bytes(Rate::from_bps(10_000_000_000)), 1_250_000);
         assert!(shaping(gigabit, Span::from_millis(10))[1].contains("rate 1000000000bit"));
     }
 
     #[test]
     fn a_relay_holds_what_is_in_flight() {
-        assert_eq!(relay_bytes(Duration::from_millis(5)), 25_000_000 + (4 << 20));
+        assert_eq!(
+            relay_bytes(Duration::from_millis(5)),
+            25_000_000 + (4 << 20)
+        );
         assert_eq!(relay_bytes(Duration::from_secs(1)), (512 << 20) + (4 << 20));
     }
 }

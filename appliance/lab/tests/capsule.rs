@@ -15,8 +15,17 @@ use std::{
 /// The lab's own program without dtnctl: cargo builds examples before it runs tests.
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let program = test.parent().unwrap().parent().unwrap().join("examples/lab");
-    assert!(program.is_file(), "{} is not built: run cargo test -p dtn-lab", program.display());
+    let program = test
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join("examples/lab");
+    assert!(
+        program.is_file(),
+        "{} is not built: run cargo test -p dtn-lab",
+        program.display()
+    );
     program
 }
 
@@ -26,7 +35,12 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
-        Self { folder: tempfile::Builder::new().prefix("dtn-lab-test-").tempdir_in("/var/tmp").unwrap() }
+        Self {
+            folder: tempfile::Builder::new()
+                .prefix("dtn-lab-test-")
+                .tempdir_in("/var/tmp")
+                .unwrap(),
+        }
     }
     fn state(&self) -> PathBuf {
         self.folder.path().join("s")
@@ -46,14 +60,20 @@ impl Lab {
         file
     }
     fn up(&self) -> Output {
-        Command::new(program()).args(["lab"]).arg(self.plan(|_| {})).output().unwrap()
+        Command::new(program())
+            .args(["lab"])
+            .arg(self.plan(|_| {}))
+            .output()
+            .unwrap()
     }
     /// Command lines of processes that name this lab, by process.
     fn processes(&self) -> Vec<(u32, String)> {
         let state = self.state().display().to_string();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
+            let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
+                continue;
+            };
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
             if line.contains(&state) {
@@ -65,13 +85,20 @@ impl Lab {
     fn cgroups(&self) -> Vec<PathBuf> {
         let name = dtn_lab::place::Place::new(&self.state()).cgroup();
         let hierarchies = dtn_lab::cgroups::mounted().unwrap();
-        hierarchies.iter().map(|h| h.mount.join(&name)).filter(|path| path.exists()).collect()
+        hierarchies
+            .iter()
+            .map(|h| h.mount.join(&name))
+            .filter(|path| path.exists())
+            .collect()
     }
     fn kill(&self, part: &str) {
         let all = self.processes();
         let (pid, _) = all
             .iter()
-            .find(|(_, line)| line.starts_with(part) || line.contains(&format!("lab part {part} ")) && !line.contains("catatonit"))
+            .find(|(_, line)| {
+                line.starts_with(part)
+                    || line.contains(&format!("lab part {part} ")) && !line.contains("catatonit")
+            })
             .unwrap_or_else(|| panic!("no {part} among {all:#?}"));
         let pid = nix::unistd::Pid::from_raw(i32::try_from(*pid).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
@@ -83,14 +110,26 @@ impl Lab {
             if processes.is_empty() && cgroups.is_empty() {
                 break;
             }
-            assert!(Instant::now() < end, "after {after}: {processes:#?} {cgroups:#?}");
+            assert!(
+                Instant::now() < end,
+                "after {after}: {processes:#?} {cgroups:#?}"
+            );
             thread::sleep(Duration::from_millis(20));
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!mounts.contains(&*self.state().to_string_lossy()), "after {after}: {mounts}");
-        assert!(!self.state().join("run").exists(), "after {after}: run/ is left");
+        assert!(
+            !mounts.contains(&*self.state().to_string_lossy()),
+            "after {after}: {mounts}"
+        );
+        assert!(
+            !self.state().join("run").exists(),
+            "after {after}: run/ is left"
+        );
         for space in dtn_lab::site::NAMESPACES {
-            assert!(!Path::new("/run/netns").join(space).exists(), "after {after}: netns {space} is left");
+            assert!(
+                !Path::new("/run/netns").join(space).exists(),
+                "after {after}: netns {space} is left"
+            );
         }
     }
 }
@@ -99,7 +138,9 @@ impl Drop for Lab {
     fn drop(&mut self) {
         // also when an assertion has failed: by the janitor, which sweeps
         if let Ok(mut control) = UnixStream::connect(self.state().join("run/lab.sock")) {
-            let _ = control.write_all(b"down").and_then(|()| control.shutdown(std::net::Shutdown::Write));
+            let _ = control
+                .write_all(b"down")
+                .and_then(|()| control.shutdown(std::net::Shutdown::Write));
             let _ = control.read_to_end(&mut Vec::new());
         }
     }
@@ -121,11 +162,24 @@ fn a_lab_comes_up_says_what_it_measured_and_is_not_doubled() {
     let lab = Lab::new();
     let up = lab.up();
     let said = String::from_utf8_lossy(&up.stdout).into_owned();
-    assert!(up.status.success(), "{said}{}", String::from_utf8_lossy(&up.stderr));
+    assert!(
+        up.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&up.stderr)
+    );
     // a round trip of 4 ms was asked for, and one that is shorter is no round trip of 4 ms
-    let measured = said.split("round trip ").nth(1).unwrap().split(' ').next().unwrap();
+    let measured = said
+        .split("round trip ")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap();
     assert!(measured.parse::<f64>().unwrap() >= 4.0, "{said}");
-    assert!(said.contains("delay by") && said.contains("simulated"), "{said}");
+    assert!(
+        said.contains("delay by") && said.contains("simulated"),
+        "{said}"
+    );
     let again = lab.up();
     assert!(!again.status.success());
     assert!(String::from_utf8_lossy(&again.stderr).contains("already up"));
@@ -141,10 +195,22 @@ fn whatever_is_killed_nothing_is_left() {
         return;
     }
     let lab = Lab::new();
-    for part in ["unshare", "catatonit", "capsule", "janitor", "anchor", "relay"] {
+    for part in [
+        "unshare",
+        "catatonit",
+        "capsule",
+        "janitor",
+        "anchor",
+        "relay",
+    ] {
         assert!(lab.up().status.success(), "before {part} is killed");
         // with netem in the kernel there is no relay
-        if part == "relay" && !lab.processes().iter().any(|(_, line)| line.contains("lab part relay")) {
+        if part == "relay"
+            && !lab
+                .processes()
+                .iter()
+                .any(|(_, line)| line.contains("lab part relay"))
+        {
             continue;
         }
         lab.kill(part);
@@ -168,7 +234,11 @@ fn a_person_who_is_killed_or_interrupted_leaves_nothing() {
             .spawn()
             .unwrap();
         let end = Instant::now() + Duration::from_secs(60);
-        while !lab.processes().iter().any(|(_, line)| line.contains("lab part capsule")) {
+        while !lab
+            .processes()
+            .iter()
+            .any(|(_, line)| line.contains("lab part capsule"))
+        {
             assert!(Instant::now() < end, "no capsule came up");
             thread::sleep(Duration::from_millis(5));
         }
@@ -190,16 +260,30 @@ fn names_that_are_taken_are_named_and_left_alone() {
         ip link add name dtn-lab-x type veth peer name other && "$0" lab "$1"; code=$?
         test -e /run/netns/busan && ip link show dtn-lab-x >/dev/null && exit $code; exit 99"#;
     let output = Command::new("unshare")
-        .args(["--mount", "--net", "--propagation", "private", "sh", "-c", script])
+        .args([
+            "--mount",
+            "--net",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            script,
+        ])
         .arg(program())
         .arg(lab.plan(|plan| plan["data"] = "/nowhere".into()))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("namespace busan is there already") && said.contains("ip netns del busan"), "{said}");
+    assert!(
+        said.contains("namespace busan is there already") && said.contains("ip netns del busan"),
+        "{said}"
+    );
     assert!(said.contains("link dtn-lab-x is there already"), "{said}");
-    assert!(!lab.state().exists(), "something was written before the refusal");
+    assert!(
+        !lab.state().exists(),
+        "something was written before the refusal"
+    );
 }
 
 #[test]
@@ -214,12 +298,25 @@ fn links_and_firewall_that_were_there_stay_as_they_were() {
         before=$(look); "$0" lab "$1" >/dev/null || exit 2
         during=$(look); [ "$before" = "$during" ] || { echo "$during"; exit 3; }"#;
     let output = Command::new("unshare")
-        .args(["--mount", "--net", "--propagation", "private", "sh", "-c", script])
+        .args([
+            "--mount",
+            "--net",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            script,
+        ])
         .arg(program())
         .arg(lab.plan(|_| {}))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.status.success(),
+        "{}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout)
+    );
     dtn_lab::outer::down(&lab.state()).unwrap();
     lab.nothing_is_left("a lab beside other links");
 }

@@ -39,14 +39,20 @@ fn good() -> Facts {
         foreign: Vec::new(),
         state: None,
         up: false,
-        tree: Tree::Files { files: 1000, bytes: 100 << 20 },
+        tree: Tree::Files {
+            files: 1000,
+            bytes: 100 << 20,
+        },
         missing_folders: Vec::new(),
     }
 }
 
 #[test]
 fn a_machine_that_has_everything_is_ready() {
-    assert_eq!(problems(&options(Path::new("/s")), &good()), Vec::<String>::new());
+    assert_eq!(
+        problems(&options(Path::new("/s")), &good()),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -70,8 +76,23 @@ fn all_problems_are_told_at_once_each_with_a_remedy() {
     (wish.mtu, wish.nics, wish.rtt) = (100, 0, "1h".parse().unwrap());
     let told = problems(&wish, &facts);
     assert_eq!(told.len(), 15, "{told:#?}");
-    for part in ["not root", "Debian's package podman", "/nowhere/vdnd", "no veth", "free, and both copies", "is empty", "already up", "busan", "--mtu 100", "--nics 0", "--rtt 1h"] {
-        assert!(told.iter().any(|text| text.contains(part)), "{part:?} is missing in {told:#?}");
+    for part in [
+        "not root",
+        "Debian's package podman",
+        "/nowhere/vdnd",
+        "no veth",
+        "free, and both copies",
+        "is empty",
+        "already up",
+        "busan",
+        "--mtu 100",
+        "--nics 0",
+        "--rtt 1h",
+    ] {
+        assert!(
+            told.iter().any(|text| text.contains(part)),
+            "{part:?} is missing in {told:#?}"
+        );
     }
 }
 
@@ -98,14 +119,21 @@ fn trees_are_told_apart() {
 
 #[test]
 fn a_folder_with_other_files_is_never_taken() {
-    let dir = tempfile::Builder::new().prefix("lab").tempdir_in("/tmp").unwrap();
+    let dir = tempfile::Builder::new()
+        .prefix("lab")
+        .tempdir_in("/tmp")
+        .unwrap();
     let place = Place::new(dir.path());
     assert_eq!(wrong_state(&place), None);
     fs::write(dir.path().join("thesis.tex"), "").unwrap();
     assert!(wrong_state(&place).unwrap().contains("not a lab's"));
     fs::write(place.mark(), "").unwrap();
     assert_eq!(wrong_state(&place), None);
-    for bad in ["relative", "/run/lab", "/tmp/a-very-long-name-for-a-folder-that-is-to-hold-unix-sockets-below"] {
+    for bad in [
+        "relative",
+        "/run/lab",
+        "/tmp/a-very-long-name-for-a-folder-that-is-to-hold-unix-sockets-below",
+    ] {
         assert!(wrong_state(&Place::new(Path::new(bad))).is_some(), "{bad}");
     }
     assert!(free_disk(&dir.path().join("not/yet")).is_some());
@@ -113,7 +141,10 @@ fn a_folder_with_other_files_is_never_taken() {
 
 #[test]
 fn a_lab_that_is_up_is_seen() {
-    let dir = tempfile::Builder::new().prefix("lab").tempdir_in("/tmp").unwrap();
+    let dir = tempfile::Builder::new()
+        .prefix("lab")
+        .tempdir_in("/tmp")
+        .unwrap();
     let (place, wish) = (Place::new(dir.path()), options(dir.path()));
     let held = janitor::lock(&place).unwrap();
     assert!(look(&wish).up);
