@@ -232,15 +232,34 @@ impl Engine {
             }));
         }
         let ops = changes.iter().map(Change::op).collect();
-        let revision = self.store.commit(state.revision, ops).await.map_err(|e| {
-            tracing::error!("{e}");
-            Problem::new(
-                Kind::BackendUnavailable,
-                format!("nothing was changed, because it could not be made durable: {e}"),
-            )
-        })?;
-        state.advance(revision, changes);
-        Ok(answer)
+        match self.store.commit(state.revision, ops).await {
+            Ok(revision) => {
+                state.advance(revision, changes);
+                Ok(answer)
+            }
+            Err(e) => {
+                tracing::error!("{e}");
+                self.read_again(&mut state).await;
+                Err(Problem::new(
+                    Kind::BackendUnavailable,
+                    format!("nothing was changed, because it could not be made durable: {e}"),
+                ))
+            }
+        }
+    }
+
+    /// After a commit that failed, only the store knows what is durable: a disk can have taken it
+    /// and have lost the answer.
+    async fn read_again(&self, state: &mut State) {
+        let rows = match self.store.range("").await {
+            Ok(rows) => rows,
+            // the next decision finds the store as it is, or fails as this one did
+            Err(e) => return tracing::error!("{e}"),
+        };
+        match State::load(rows) {
+            Ok(found) => *state = found,
+            Err(e) => tracing::error!("{e}"),
+        }
     }
 
     /// The same for a request with an idempotency key: the key is kept in the same commit.

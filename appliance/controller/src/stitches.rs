@@ -26,9 +26,9 @@ pub struct StitchRow {
     /// What the other domain has still to be told.
     #[serde(default)]
     pub owed: Option<Owed>,
-    /// Row of the idempotency key that made it.
+    /// What the other domain said when it last refused, for whoever had asked.
     #[serde(default)]
-    pub reply_key: Option<String>,
+    pub refused: Option<Problem>,
     /// When it ended.
     #[serde(default)]
     pub ended_at: Option<Timestamp>,
@@ -76,7 +76,7 @@ pub fn propose(
         },
         coordinator: true,
         owed: None,
-        reply_key: None,
+        refused: None,
         ended_at: None,
     }
 }
@@ -98,7 +98,7 @@ pub fn accept(proposal: &StitchProposal, border_link: &Name, slice: &Slice) -> S
         },
         coordinator: false,
         owed: None,
-        reply_key: None,
+        refused: None,
         ended_at: None,
     }
 }
@@ -119,6 +119,11 @@ impl StitchRow {
     /// The same with something that the other domain must be told, or nothing.
     pub fn owing(mut self, owed: Option<Owed>) -> Self {
         self.owed = owed;
+        self
+    }
+    /// The same with the refusal of the other domain, or none any more.
+    pub fn refused_with(mut self, problem: Option<Problem>) -> Self {
+        self.refused = problem;
         self
     }
     /// The same, over.

@@ -24,6 +24,9 @@ use uuid::Uuid;
 /// How far ahead a first fitting window is looked for, in seconds: 30 days.
 const LOOK_AHEAD: u32 = 30 * 86_400;
 
+/// How often the two domains are asked for a window that both have.
+const MOST_ROUNDS: usize = 8;
+
 impl Engine {
     /// Asks for a slice: held, or committed in the same call.
     pub async fn ask(
@@ -33,6 +36,7 @@ impl Engine {
         spec: SliceSpec,
     ) -> Result<Answered<Slice>, Problem> {
         self.decide_once(who, once, |state, now| {
+            own_slice(state, who, &spec.members)?;
             let booking = self.book(state, spec, None, now)?;
             let slice = booking.slice.clone();
             Ok(Decision::only(slice.clone())
@@ -185,6 +189,7 @@ impl Engine {
                 .bookings
                 .get(&id)
                 .ok_or_else(|| not_found("slice", &id))?;
+            own_slice(state, who, &booking.slice.spec.members)?;
             check_version(if_match, booking.slice.version, "the slice")?;
             if let (Some(stitch), Action::Commit | Action::Abort) = (booking.slice.stitch, action) {
                 let problem = format!(
@@ -400,12 +405,12 @@ impl Engine {
                 .await;
         };
         let (border, peer, host) = self.far_end(remote).await?;
-        let mut members = query.members.clone();
-        members.push(border_member(&border.name));
-        let here = self
-            .look(|state, now| self.available_here(state, query, &members, now))
-            .await?;
-        let far = AvailabilityQuery {
+        let mut near = AvailabilityQuery {
+            remote: None,
+            ..query.clone()
+        };
+        near.members.push(border_member(&border.name));
+        let mut far = AvailabilityQuery {
             members: vec![
                 border_member(&border.peer_ref),
                 Member {
@@ -414,17 +419,78 @@ impl Engine {
                     role: Default::default(),
                 },
             ],
-            remote: None,
-            ..query.clone()
+            ..near.clone()
         };
+        let mut both = self.available_on_both(&peer, &near, &far).await?;
+        // the first window that fits here may not fit there: what each names is tried on the other
+        // until both name the same
+        for _ in 0..MOST_ROUNDS {
+            let Some(window) = both.first_fit else { break };
+            // "now" is a moment later there than here
+            let from = near.schedule.start.max(Timestamp::now());
+            if window.start <= later_by(from, 1) {
+                return Ok(both);
+            }
+            near.schedule = window;
+            far.schedule = window;
+            let next = self.available_on_both(&peer, &near, &far).await?;
+            if next.first_fit == Some(window) {
+                return Ok(both);
+            }
+            both.first_fit = next.first_fit;
+        }
+        both.first_fit = None;
+        Ok(both)
+    }
+
+    async fn available_on_both(
+        &self,
+        peer: &Name,
+        near: &AvailabilityQuery,
+        far: &AvailabilityQuery,
+    ) -> Result<Availability, Problem> {
+        let here = self
+            .look(|state, now| self.available_here(state, near, &near.members, now))
+            .await?;
         let there: Availability = self
-            .call(&peer, |client| async move {
+            .call(peer, |client| async move {
                 client
-                    .post(&format!("{}/availability", dtn_api::VDN_BASE), &far)
+                    .post(&format!("{}/availability", dtn_api::VDN_BASE), far)
                     .await
             })
             .await?;
         Ok(narrower(here, there))
+    }
+
+    /// Refuses another domain that asks about more than what is offered to it: its border links,
+    /// and the hosts that others may ask for.
+    pub async fn offered_to(&self, peer: &Name, members: &[Member]) -> Result<(), Problem> {
+        self.look(|state, _| {
+            let mut problem = Problem::new(Kind::NotFound, "a member is not offered to you");
+            for (n, member) in members.iter().enumerate() {
+                let offered = match (&member.host, &member.border_link) {
+                    (Some(host), None) => state
+                        .hosts
+                        .get(host)
+                        .is_some_and(|host| host.spec.permitted && host.spec.kind == HostKind::Nic),
+                    (None, Some(link)) => self
+                        .config
+                        .borders
+                        .iter()
+                        .any(|border| border.name == *link && border.peer_domain == *peer),
+                    _ => false,
+                };
+                if !offered {
+                    problem = problem.at(format!("/members/{n}"), "is not in our document");
+                }
+            }
+            if problem.errors.is_empty() {
+                Ok(())
+            } else {
+                Err(problem)
+            }
+        })
+        .await
     }
 
     /// The border link to another domain, the domain, and the host at the far end. A host that the
@@ -493,6 +559,24 @@ impl Engine {
             }
         }
     }
+}
+
+/// Refuses a node that acts on a slice of which no member is its own.
+pub(super) fn own_slice(state: &State, who: &Principal, members: &[Member]) -> Result<(), Problem> {
+    let Principal::Node(name) = who else {
+        return Ok(());
+    };
+    let mut nodes = members
+        .iter()
+        .filter_map(|member| state.hosts.get(member.host.as_ref()?))
+        .map(|host| &host.spec.node);
+    if nodes.any(|node| node == name) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Kind::Forbidden,
+        format!("no member of this slice is on node {name}"),
+    ))
 }
 
 pub(super) fn not_federated(peer: &Name) -> Problem {

@@ -4,7 +4,7 @@ use super::{Decision, Engine, bookings::not_federated, not_found};
 use crate::{
     admission::{Share, later_by},
     auth::Principal,
-    authority, document,
+    authority, document, failpoint,
     invitations::{self, InvitationRow, Redeemed, Use, sha256},
     state::{Change, PeerRow, State},
 };
@@ -103,6 +103,7 @@ impl Engine {
             .await?;
         self.hear(&hello.domain, now);
         self.peers_changed.notify_waiters();
+        failpoint::reach("invited-decided").await;
         Ok(FederationHello { now, ..answer })
     }
 
@@ -190,6 +191,7 @@ impl Engine {
             .post(&format!("{VDN_BASE}/federations"), &own)
             .await
             .map_err(|e| from_peer(&invitation.domain, e))?;
+        failpoint::reach("accept-answered").await;
         document::check_clock(&theirs.domain, theirs.now, Timestamp::now())?;
         let peer = peer_row(&theirs, Timestamp::now())?;
         if peer.ca_pin != invitation.ca_pin || theirs.domain != invitation.domain {
@@ -410,8 +412,12 @@ fn peer_row(hello: &FederationHello, now: Timestamp) -> Result<PeerRow, Problem>
 fn from_peer(peer: &Name, error: ClientError) -> Problem {
     match error {
         ClientError::Refused(problem) => {
-            let detail = format!("domain {peer}: {}", problem.detail);
-            Problem { detail, ..*problem }
+            let mut problem = *problem;
+            problem.detail = format!("domain {peer}: {}", problem.detail);
+            for link in problem.errors.iter_mut().filter_map(|e| e.link.as_mut()) {
+                *link = format!("{peer}:{link}");
+            }
+            problem
         }
         ClientError::Unreachable { .. } => Problem::new(
             Kind::PeerTimeout,

@@ -1,7 +1,7 @@
 //! Leases: granted, renewed and given back. Whose they are is looked at here, which addresses they
 //! have is decided in [`crate::leases`].
 
-use super::{Decision, Engine, Once, not_found};
+use super::{Decision, Engine, Once, bookings, not_found};
 use crate::{
     auth::{self, Principal},
     leases::{self, Asker, LeaseRow},
@@ -39,6 +39,7 @@ impl Engine {
                 .bookings
                 .get(&slice)
                 .ok_or_else(|| not_found("slice", &slice))?;
+            bookings::own_slice(state, who, &booking.slice.spec.members)?;
             let rows = state.leases_of(slice);
             if let Some(other) = rows
                 .iter()

@@ -3,13 +3,13 @@
 
 use super::{
     Answered, Decision, Engine, Once,
-    bookings::{border_member, not_federated},
+    bookings::{border_member, not_federated, own_slice},
     check_version, not_found,
 };
 use crate::{
     addresses,
     auth::Principal,
-    document,
+    document, failpoint,
     slices::{self, Action, Booking},
     state::{Change, State},
     stitches::{self, Owed, StitchRow},
@@ -52,6 +52,7 @@ impl Engine {
                 replayed,
             });
         }
+        failpoint::reach("held-here").await;
         let id = row.stitch.id;
         let proposal = StitchProposal {
             stitch_id: id,
@@ -72,6 +73,7 @@ impl Engine {
                 client.post_once(&path, &id.to_string(), &proposal).await
             })
             .await;
+        failpoint::reach("held-there").await;
         match told {
             Ok(theirs) => {
                 let held = self
@@ -111,6 +113,7 @@ impl Engine {
                 let near = near.ok_or_else(|| not_found("slice", &row.stitch.slice_id))?;
                 return Ok(Decision::only((row.clone(), near, true)));
             }
+            own_slice(state, who, &spec.members)?;
             let id = Uuid::now_v7();
             let whole = match &spec.addressing {
                 Some(given) => given.clone(),
@@ -196,8 +199,14 @@ impl Engine {
                 proposal.initiator
             );
         }
-        self.decide_once(who, once, |state, now| {
+        let held = self.decide_once(who, once, |state, now| {
             if let Some(known) = state.stitches.get(&proposal.stitch_id) {
+                if known.stitch.peer != proposal.initiator || known.coordinator {
+                    let problem = "this stitch is another one's";
+                    return Err(
+                        Problem::new(Kind::StateConflict, problem).at("/stitch_id", "is taken")
+                    );
+                }
                 return Ok(Decision::only(known.stitch.clone()));
             }
             if !state.peers.contains_key(&proposal.initiator) {
@@ -241,8 +250,10 @@ impl Engine {
                 .event("stitch.held", Some(proposal.stitch_id), detail)
                 .change(Change::Stitch(row))
                 .change(Change::Booking(booking)))
-        })
-        .await
+        });
+        let held = held.await?;
+        failpoint::reach("held-for-peer").await;
+        Ok(held)
     }
 
     /// Acts on a stitch: for the own side's people on both ends, for the other domain on this one.
@@ -256,7 +267,9 @@ impl Engine {
         let row = self.stitch_row(who, id).await?;
         check_version(if_match, row.stitch.version, "the stitch")?;
         if let Principal::Peer(_) = who {
-            return self.act_for_peer(who, id, action).await;
+            let done = self.act_for_peer(who, id, action).await?;
+            failpoint::reach("done-for-peer").await;
+            return Ok(done);
         }
         if action == Action::Commit && !row.coordinator {
             let problem = format!(
@@ -268,7 +281,9 @@ impl Engine {
         if action == Action::Commit && row.stitch.state == StitchState::Committed {
             return Ok(row.stitch);
         }
+        self.own_stitch(who, &row).await?;
         let recorded = self.record_wish(who, id, action).await?;
+        failpoint::reach("decided").await;
         if self.tell(id).await {
             return self
                 .stitch_row(who, id)
@@ -285,6 +300,14 @@ impl Engine {
         ))
     }
 
+    async fn own_stitch(&self, who: &Principal, row: &StitchRow) -> Result<(), Problem> {
+        self.look(|state, _| match state.bookings.get(&row.stitch.slice_id) {
+            Some(booking) => own_slice(state, who, &booking.slice.spec.members),
+            None => Err(not_found("slice", &row.stitch.slice_id)),
+        })
+        .await
+    }
+
     /// The own end and what is owed, in one commit, before anything is said.
     async fn record_wish(
         &self,
@@ -297,7 +320,9 @@ impl Engine {
             let next = match action {
                 Action::Commit => {
                     stitches::may_commit(row, now)?;
-                    row.to(StitchState::Committing).owing(Some(Owed::Commit))
+                    row.to(StitchState::Committing)
+                        .owing(Some(Owed::Commit))
+                        .refused_with(None)
                 }
                 Action::Abort if row.over() => return Ok((row.clone(), Own::Same)),
                 Action::Abort => {
@@ -313,9 +338,18 @@ impl Engine {
                     .because("ended by request")
                     .owing(Some(Owed::Terminate)),
                 Action::Extend(to) if to == end => return Ok((row.clone(), Own::Same)),
+                // two longer windows in the air at once could not both be taken back
+                Action::Extend(_) if row.owed.is_some() || row.over() => {
+                    let problem = format!(
+                        "stitch {id} is {:?} and has not been told to domain {} yet: try again",
+                        row.stitch.state, row.stitch.peer
+                    );
+                    return Err(Problem::new(Kind::StateConflict, problem));
+                }
                 Action::Extend(to) => row
                     .to(row.stitch.state)
-                    .owing(Some(Owed::Extend { from: end, to })),
+                    .owing(Some(Owed::Extend { from: end, to }))
+                    .refused_with(None),
                 Action::Provision | Action::Release => row.clone(),
             };
             Ok((next, Own::Act(action)))
@@ -332,6 +366,12 @@ impl Engine {
     ) -> Result<Stitch, Problem> {
         self.change_stitch(who, id, |row, _, now| {
             let next = match action {
+                Action::Commit if row.stitch.state == StitchState::Committed => row.clone(),
+                Action::Commit if row.over() && row.stitch.state != StitchState::TimedOut => {
+                    let problem = format!("stitch {id} is {:?} here", row.stitch.state);
+                    return Err(Problem::new(Kind::StateConflict, problem));
+                }
+                // whether the hold still stands is the slice's to say
                 Action::Commit => row.to(StitchState::Committed),
                 Action::Abort if row.over() => return Ok((row.clone(), Own::Same)),
                 Action::Abort => row
@@ -388,6 +428,7 @@ impl Engine {
                 }
             })
             .await;
+        failpoint::reach("told").await;
         match told {
             Err(problem) if problem.retryable => false,
             answered => self.settle(id, &owed, answered).await,
@@ -406,7 +447,10 @@ impl Engine {
                     (Owed::Commit, Ok(())) => (paid.to(StitchState::Committed), Own::Same),
                     (Owed::Commit, Err(problem)) => {
                         // on any refusal nothing stays booked
-                        let next = paid.to(StitchState::Aborted).because(problem.to_string());
+                        let next = paid
+                            .to(StitchState::Aborted)
+                            .because(problem.to_string())
+                            .refused_with(Some(problem.clone()));
                         (next.ended(now), Own::Act(Action::Terminate))
                     }
                     (Owed::Terminate, _) => {
@@ -414,7 +458,9 @@ impl Engine {
                     }
                     (Owed::Extend { from, .. }, Err(problem)) => {
                         let back = slices::set_end(booking, *from);
-                        let next = paid.to(row.stitch.state).because(problem.to_string());
+                        let next = paid
+                            .to(row.stitch.state)
+                            .refused_with(Some(problem.clone()));
                         (next, Own::SetBack(Box::new(back)))
                     }
                     (Owed::Abort(_) | Owed::Extend { .. }, _) => (paid, Own::Same),
@@ -492,17 +538,10 @@ impl Engine {
 
 /// What an action came to once the other domain has answered: its refusal is the caller's.
 fn outcome(row: StitchRow, action: Action) -> Result<Stitch, Problem> {
-    let refused = match action {
-        Action::Commit => row.stitch.state != StitchState::Committed,
-        Action::Extend(_) => row.stitch.reason.is_some() && !row.over(),
-        _ => false,
-    };
-    if !refused {
-        return Ok(row.stitch);
+    match (action, row.refused) {
+        (Action::Commit | Action::Extend(_), Some(problem)) => Err(problem),
+        _ => Ok(row.stitch),
     }
-    let why = row.stitch.reason.as_deref().unwrap_or("it did not say why");
-    let problem = format!("domain {} refused: {why}", row.stitch.peer);
-    Err(Problem::new(Kind::StateConflict, problem))
 }
 
 /// The host at this end: the one that is named, or the only one that is offered.

@@ -229,11 +229,14 @@ pub(super) async fn available(
     Who(who): Who,
     body: Body<AvailabilityQuery>,
 ) -> Answer<Json<Availability>> {
-    if matches!(who, Principal::Peer(_)) && body.value.remote.is_some() {
-        let why = "another domain asks for this domain's own links";
-        return Err(Problem::new(Kind::Forbidden, why)
-            .at("/remote", "leave it out")
-            .into());
+    if let Principal::Peer(peer) = &who {
+        if body.value.remote.is_some() {
+            let why = "another domain asks for this domain's own links";
+            return Err(Problem::new(Kind::Forbidden, why)
+                .at("/remote", "leave it out")
+                .into());
+        }
+        engine.offered_to(peer, &body.value.members).await?;
     }
     Ok(Json(engine.available(&body.value).await?))
 }
