@@ -41,7 +41,7 @@ passed=0 failed=0 skipped=0
 failures=()
 skips=$(mktemp)
 trap 'rm -f "$skips"' EXIT
-export DTN_SKIPS=$skips
+export DTN_SKIPS=$skips INSTA_UPDATE=no
 
 group() {
     local name=$1 start rc=0
