@@ -7,6 +7,7 @@ use crate::{
     driver::Negotiations,
     local_api::{self, Views, serve},
     notify::{self, Ping},
+    pods::{self, Pods},
     releases, renew,
     renew::Leases,
     slices,
@@ -64,10 +65,12 @@ pub async fn run_until(config: Config, places: Places, stop: CancellationToken) 
     let negotiations = Negotiations::new(host.clone());
     negotiations.recover().context("taking up negotiations")?;
     let leases = Leases::default();
+    let pods = Pods::new(host.clone()).context("preparing to speak with podman")?;
     let views = Arc::new(Views::new(
         host.clone(),
         negotiations.clone(),
         leases.clone(),
+        pods.clone(),
     ));
 
     let socket = host.places.socket();
@@ -92,6 +95,7 @@ pub async fn run_until(config: Config, places: Places, stop: CancellationToken) 
     parts.spawn(declare::run(host.clone(), negotiations, stop.clone()));
     parts.spawn(renew::run(host.clone(), leases, stop.clone()));
     parts.spawn(releases::run(host.clone(), stop.clone()));
+    parts.spawn(pods::run(pods, stop.clone()));
     parts.spawn(slices::watch_ends(host.uplink.watch(), stop.clone()));
     let (ping, pings) = mpsc::channel(1);
     let watchdog = notify::watchdog(host.places.clone(), ping, stop.clone());

@@ -74,7 +74,7 @@ pub(super) async fn get(
         // of this domain, though not of a NIC of this host
         None => views.host.uplink.slice_by_name(&name).await?,
     };
-    Ok(Json(slices::local(slice, &views.paced().await, &view, now)))
+    Ok(Json(slices::local(slice, &views.paced(), &view, now)))
 }
 
 fn newest<'a>(all: &'a [Slice], name: &Name, now: Timestamp) -> Option<&'a Slice> {
@@ -152,10 +152,5 @@ pub(super) async fn extend(
     views.negotiations.look(longer.id);
     views.look_at_slices().await;
     let view = views.host.uplink.watch().borrow().clone();
-    Ok(Json(slices::local(
-        longer,
-        &views.paced().await,
-        &view,
-        now,
-    )))
+    Ok(Json(slices::local(longer, &views.paced(), &view, now)))
 }

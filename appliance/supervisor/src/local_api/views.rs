@@ -1,7 +1,8 @@
 //! What the contract shows, put together from the parts of the supervisor.
 
 use crate::{
-    Host, driver::Negotiations, host_facts::HostReader, metrics, notify, renew::Leases, slices,
+    Host, driver::Negotiations, host_facts::HostReader, metrics, notify, pods::Pods, renew::Leases,
+    slices,
 };
 use dtn_api::{
     HostId,
@@ -31,6 +32,8 @@ pub struct Views {
     pub negotiations: Negotiations,
     /// Leases.
     pub leases: Leases,
+    /// Pods.
+    pub pods: Pods,
     /// When this process started.
     pub started_at: Timestamp,
     facts: Mutex<Option<HostReader>>,
@@ -38,7 +41,7 @@ pub struct Views {
 
 impl Views {
     /// Put together at start.
-    pub fn new(host: Arc<Host>, negotiations: Negotiations, leases: Leases) -> Self {
+    pub fn new(host: Arc<Host>, negotiations: Negotiations, leases: Leases, pods: Pods) -> Self {
         let facts = HostReader::new()
             .inspect_err(|why| tracing::warn!("{why}: not part of the metrics"))
             .ok();
@@ -46,14 +49,15 @@ impl Views {
             host,
             negotiations,
             leases,
+            pods,
             started_at: Timestamp::now(),
             facts: Mutex::new(facts),
         }
     }
 
     /// What is paced for slices, read back from the kernel.
-    pub async fn paced(&self) -> Vec<(Uuid, Paced)> {
-        Vec::new()
+    pub fn paced(&self) -> Vec<(Uuid, Paced)> {
+        self.pods.paced()
     }
 
     /// Reads the slices anew, for a moment; who cannot be asked leaves the last view.
@@ -81,7 +85,7 @@ impl Views {
     }
     async fn known_slices(&self) -> Vec<LocalSlice> {
         let view = self.host.uplink.watch().borrow().clone();
-        let (paced, now) = (self.paced().await, Timestamp::now());
+        let (paced, now) = (self.paced(), Timestamp::now());
         let slices = view.slices.iter().cloned();
         slices
             .map(|slice| slices::local(slice, &paced, &view, now))
@@ -93,7 +97,12 @@ impl Views {
         let nics = self.host.inventory.look().await;
         let identity = self.host.uplink.identity();
         let now = Timestamp::now();
-        let checks = vec![self.store().await, self.nics(&nics), self.controller(now)];
+        let checks = vec![
+            self.store().await,
+            self.nics(&nics),
+            self.controller(now),
+            self.pods.ready().await,
+        ];
         let counts = self.counts(nics.as_ref().map_or(&[][..], |look| &look.nics));
         let next = next_step(&checks, identity.is_some(), &counts);
         Status {
@@ -185,6 +194,12 @@ impl Views {
             ),
             ("slices".to_owned(), booked.count() as u64),
         ]);
+        match crate::pods::book::list(&self.host.places) {
+            Ok((entries, _)) => {
+                counts.insert("pods".to_owned(), entries.len() as u64);
+            }
+            Err(problem) => tracing::warn!("counting pods: {problem}"),
+        }
         match self.leases.counts(&self.host, now) {
             Ok(leases) => {
                 counts.insert("leases".to_owned(), leases.used);
@@ -227,12 +242,22 @@ impl Views {
             ending,
             leases: self.leases.counts(&self.host, now).unwrap_or_default(),
             queued_releases: status.counts.get("queued releases").copied().unwrap_or(0),
-            pods: BTreeMap::new(),
+            pods: self.pods_by_phase().await,
             negotiations,
             attachments: metrics::attachments(&self.host).await,
             host: self.facts(),
             slices_read_at: self.host.uplink.watch().borrow().read_at,
         }
+    }
+
+    async fn pods_by_phase(&self) -> BTreeMap<String, u64> {
+        let mut phases = BTreeMap::new();
+        for pod in self.pods.list().await.unwrap_or_default() {
+            let phase = serde_json::to_value(pod.phase).unwrap_or_default();
+            let phase = phase.as_str().unwrap_or("unknown").to_owned();
+            *phases.entry(phase).or_default() += 1;
+        }
+        phases
     }
 
     fn facts(&self) -> crate::host_facts::HostFacts {

@@ -33,7 +33,9 @@ const TELL_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// What best effort may send on a NIC of this speed.
 pub(super) fn best_effort(speed: Option<Rate>) -> Rate {
-    speed.map_or(LEAST, |speed| speed.fraction(1, BEST_EFFORT)).max(LEAST)
+    speed
+        .map_or(LEAST, |speed| speed.fraction(1, BEST_EFFORT))
+        .max(LEAST)
 }
 
 /// What a slice gives at this instant.
@@ -199,28 +201,37 @@ async fn keep(
         return Err(failed(&"its sandbox is another one now"));
     }
     let conn = sandbox.connect().await.map_err(|e| failed(&e))?;
-    let index = interface.index.ok_or_else(|| failed(&"its index is not known"))?;
-    for drift in mend(&sandbox, &conn, index, interface).await.map_err(|e| failed(&e))? {
+    let index = interface
+        .index
+        .ok_or_else(|| failed(&"its index is not known"))?;
+    for drift in mend(&sandbox, &conn, index, interface)
+        .await
+        .map_err(|e| failed(&e))?
+    {
         tracing::warn!(pod = sender.key, ifname = %sender.ifname, "set again: {drift}");
     }
-    let now = qdisc::current_pacing(&conn, index).await.map_err(|e| failed(&e))?;
+    let now = qdisc::current_pacing(&conn, index)
+        .await
+        .map_err(|e| failed(&e))?;
     let right = now.as_ref().is_some_and(|now| now.rate == sender.rate);
     if right && interface.rate_bps == sender.rate.bps() {
         return Ok(now);
     }
     // the record first: CHECK and the next ADD go by it
-    noted(host, sender).map_err(|e| failed(&e))?;
+    noted(host, sender).await.map_err(|e| failed(&e))?;
     if right {
         return Ok(now);
     }
-    let paced = qdisc::pace(&conn, index, sender.rate).await.map_err(|e| failed(&e))?;
+    let paced = qdisc::pace(&conn, index, sender.rate)
+        .await
+        .map_err(|e| failed(&e))?;
     tracing::info!(pod = sender.key, ifname = %sender.ifname, rate = %sender.rate, "paced");
     Ok(Some(paced.pacing))
 }
 
-fn noted(host: &Host, sender: &Sender) -> Result<(), dtn_cni::CniError> {
+async fn noted(host: &Host, sender: &Sender) -> Result<(), dtn_cni::CniError> {
     let places = conf::Places::below(host.places.root());
-    let _lock = record::lock(&places, &sender.key)?;
+    let _lock = record::lock(&places, &sender.key).await?;
     let Some(mut record) = record::read(&places, &sender.key)? else {
         return Ok(());
     };
@@ -298,9 +309,8 @@ async fn tell(
     }
     for ((slice, id), (rate_bps, by)) in sums {
         let told = lock(readings).told.get(&(slice, id.clone())).copied();
-        let fresh = told.is_some_and(|(rate, at)| {
-            rate == rate_bps && now.duration_since(at) < TELL_AGAIN
-        });
+        let fresh =
+            told.is_some_and(|(rate, at)| rate == rate_bps && now.duration_since(at) < TELL_AGAIN);
         if fresh {
             continue;
         }
@@ -309,7 +319,10 @@ async fn tell(
             by,
             read_at: now,
         };
-        let outcome = host.uplink.report_enforcement(slice, &id, &enforcement).await;
+        let outcome = host
+            .uplink
+            .report_enforcement(slice, &id, &enforcement)
+            .await;
         // a slice that is gone has nobody to be told
         let outcome = outcome.or_else(|problem| match problem.is(Kind::NotFound) {
             true => Ok(()),
@@ -384,11 +397,36 @@ mod tests {
         let speed = Some(Rate::from_bps(10_000_000_000));
         let (full, rest) = (600_000_000, 100_000_000);
         let table = [
-            ("carries", view(vec![slice("guaranteed", 0, 100)], true, ""), 50, full),
-            ("not begun", view(vec![slice("guaranteed", 60, 100)], true, ""), 50, rest),
-            ("over", view(vec![slice("guaranteed", 0, 40)], true, ""), 50, rest),
-            ("extended", view(vec![slice("guaranteed", 0, 900)], true, ""), 500, full),
-            ("no promise", view(vec![slice("best_effort", 0, 100)], true, ""), 50, rest),
+            (
+                "carries",
+                view(vec![slice("guaranteed", 0, 100)], true, ""),
+                50,
+                full,
+            ),
+            (
+                "not begun",
+                view(vec![slice("guaranteed", 60, 100)], true, ""),
+                50,
+                rest,
+            ),
+            (
+                "over",
+                view(vec![slice("guaranteed", 0, 40)], true, ""),
+                50,
+                rest,
+            ),
+            (
+                "extended",
+                view(vec![slice("guaranteed", 0, 900)], true, ""),
+                500,
+                full,
+            ),
+            (
+                "no promise",
+                view(vec![slice("best_effort", 0, 100)], true, ""),
+                50,
+                rest,
+            ),
             ("lost", view(vec![], true, ""), 50, rest),
             ("silent", view(vec![], true, "no answer"), 50, full),
             ("just started", view(vec![], false, ""), 50, full),

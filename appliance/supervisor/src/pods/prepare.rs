@@ -124,7 +124,11 @@ fn choose<'a>(nics: &'a [Nic], wish: &Wish, slice: Option<&Slice>) -> Result<&'a
     let of_slice = |nic: &Nic| {
         slice.is_none_or(|slice| {
             let id = HostId::untagged(nic.mac);
-            slice.spec.members.iter().any(|m| m.host.as_ref() == Some(&id))
+            slice
+                .spec
+                .members
+                .iter()
+                .any(|m| m.host.as_ref() == Some(&id))
         })
     };
     let against = |nic: &Nic| -> Vec<String> {
@@ -420,7 +424,10 @@ mod tests {
             choose(&nics, wish, slice).map(|nic| nic.name.to_string())
         };
         assert_eq!(name(&wish(Dedicated, None), None).unwrap(), "d");
-        assert_eq!(name(&wish(Dedicated, None), Some(&slice_of(5))).unwrap(), "e");
+        assert_eq!(
+            name(&wish(Dedicated, None), Some(&slice_of(5))).unwrap(),
+            "e"
+        );
         assert_eq!(name(&wish(Shared, None), None).unwrap(), "c");
         assert_eq!(name(&wish(Dedicated, Some("e")), None).unwrap(), "e");
         for (named, words) in [
