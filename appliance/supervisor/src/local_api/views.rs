@@ -252,7 +252,11 @@ impl Views {
 
     async fn pods_by_phase(&self) -> BTreeMap<String, u64> {
         let mut phases = BTreeMap::new();
-        for pod in self.pods.list().await.unwrap_or_default() {
+        let pods = self.pods.list().await.unwrap_or_else(|problem| {
+            tracing::warn!("listing pods: {problem}");
+            Vec::new()
+        });
+        for pod in pods {
             let phase = serde_json::to_value(pod.phase).unwrap_or_default();
             let phase = phase.as_str().unwrap_or("unknown").to_owned();
             *phases.entry(phase).or_default() += 1;
