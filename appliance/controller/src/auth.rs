@@ -20,6 +20,8 @@ pub enum Principal {
     Peer(Name),
     /// Nobody in particular.
     Anonymous,
+    /// The controller itself: time passed, or another domain was told.
+    Itself,
 }
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,6 +31,7 @@ impl fmt::Display for Principal {
             Self::Node(name) => write!(f, "node-agent/{name}"),
             Self::Peer(name) => write!(f, "peer/{name}"),
             Self::Anonymous => f.write_str("anonymous"),
+            Self::Itself => f.write_str("vdnd"),
         }
     }
 }
@@ -97,7 +100,7 @@ pub fn permits(principal: &Principal, method: &Method, route: &str) -> bool {
             | "/stitches/{id}/actions/extend" => *method == Method::POST,
             _ => false,
         },
-        Principal::Anonymous => false,
+        Principal::Anonymous | Principal::Itself => false,
     }
 }
 

@@ -64,10 +64,6 @@ pub struct KeptReply {
 
 /// A row.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "changes live for the length of one commit, a handful at a time"
-)]
 pub enum Change {
     /// A host.
     Host(Host),

@@ -12,7 +12,7 @@ use dtn_api::{
     stitch::{Stitch, StitchState},
 };
 use serde_json::json;
-use site::{NEAR, Site, act, ask, eventually, federate, path, refusal, window, wish};
+use site::{FAR, NEAR, Site, act, ask, eventually, federate, path, refusal, window, wish};
 
 const GIGABIT: u64 = 1_000_000_000;
 
@@ -245,6 +245,41 @@ async fn federating_survives_a_kill_on_either_side() {
         .post::<_, Domain>(&path("/domains"), &body)
         .await
         .unwrap();
+}
+
+/// Two domains with the same pool, as an admin's first configuration has it: a subnet that one of
+/// them uses already is gone around.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subnet_that_is_in_use_there_is_gone_around() {
+    let (near, far) = federate("same-pool", None, None).await;
+    let local = json!({
+        "name": "local", "commit": true,
+        "qos": {"class": "guaranteed", "rate_bps": 1_000_000},
+        "members": [{"host": format!("{FAR}-none")}, {"border_link": "wan"}],
+        "schedule": window(),
+        "addressing": {"ipv4": {"cidr": "10.20.0.0/22"}},
+    });
+    far.admin
+        .post_once::<_, Slice>(&path("/slices"), "local", &local)
+        .await
+        .unwrap();
+    let stitch = ask(&near.admin, &wish("lhc", 600_000_000, 60), "k1")
+        .await
+        .unwrap();
+    assert_eq!(stitch.state, StitchState::Held);
+    let subnets = async |site: &Site| {
+        let slice = booked(site)
+            .await
+            .into_iter()
+            .find(|s| s.spec.name.as_str() == "lhc");
+        let addressing = slice.unwrap().spec.addressing.unwrap();
+        (
+            addressing.ipv4.unwrap().cidr.to_string(),
+            addressing.ipv6.unwrap().cidr.to_string(),
+        )
+    };
+    assert_eq!(subnets(&near).await.0, "10.20.4.0/24");
+    assert_eq!(subnets(&near).await, subnets(&far).await);
 }
 
 /// Killed in the middle of a stream of writes: everything that was answered is there after the

@@ -38,11 +38,16 @@ pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     };
     let beats = async {
         loop {
-            for domain in engine.domains().await {
-                if let Err(problem) = engine.refresh(&domain.name).await {
-                    tracing::warn!("the document of domain {}: {problem}", domain.name);
+            // all at once: one that does not answer holds up nobody
+            let all = engine.domains().await.into_iter().map(|domain| {
+                let engine = engine.clone();
+                async move {
+                    if let Err(problem) = engine.refresh(&domain.name).await {
+                        tracing::warn!("the document of domain {}: {problem}", domain.name);
+                    }
                 }
-            }
+            });
+            futures_util::future::join_all(all).await;
             // one that has just federated may not know us yet: its first document is asked for soon
             let known = engine.domains().await;
             let new = known.iter().any(|domain| domain.document.is_none());
@@ -54,9 +59,11 @@ pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     };
     let debts = async {
         loop {
-            for stitch in engine.debts().await {
-                engine.tell(stitch).await;
-            }
+            let all = engine.debts().await.into_iter().map(|stitch| {
+                let engine = engine.clone();
+                async move { engine.tell(stitch).await }
+            });
+            futures_util::future::join_all(all).await;
             tokio::select! {
                 () = engine.owed.notified() => {}
                 () = tokio::time::sleep(DEBT) => {}
@@ -74,7 +81,7 @@ pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
 impl Engine {
     /// One look at the time.
     pub(crate) async fn age(&self) -> Result<(), Problem> {
-        self.decide(&Principal::Admin, |state, now| {
+        self.decide(&Principal::Itself, |state, now| {
             let mut decision = Decision::only(());
             self.age_slices(state, now, &mut decision);
             age_leases(state, now, &mut decision);

@@ -222,7 +222,7 @@ impl Engine {
             })
             .await?;
         let name = peer.clone();
-        self.decide(&Principal::Admin, |state, now| {
+        self.decide(&Principal::Itself, |state, now| {
             let row = state.peers.get(&name).ok_or_else(|| not_federated(&name))?;
             let key = URL_SAFE_NO_PAD
                 .decode(&row.document_key)

@@ -19,12 +19,16 @@ use dtn_api::{
     Name, Problem, VDN_BASE,
     host::HostKind,
     problem::Kind,
-    slice::{Extend, Member, SliceSpec},
+    slice::{Addressing, Extend, Member, SliceSpec},
     stitch::{Stitch, StitchProposal, StitchSpec, StitchState},
 };
+use ipnet::IpNet;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use uuid::Uuid;
+
+/// Subnets that are tried until one is free in both domains.
+const MOST_SUBNETS_TRIED: usize = 16;
 
 /// What becomes of the own end, with a change of the stitch.
 enum Own {
@@ -45,7 +49,7 @@ impl Engine {
         spec: StitchSpec,
     ) -> Result<Answered<Stitch>, Problem> {
         let (border, peer, _) = self.far_end(&spec.remote).await?;
-        let (row, far, replayed) = self.propose(who, once, &spec, &border, &peer).await?;
+        let (row, mut far, replayed) = self.propose(who, once, &spec, &border, &peer).await?;
         if replayed {
             return Ok(Answered {
                 body: row.stitch,
@@ -54,25 +58,43 @@ impl Engine {
         }
         failpoint::reach("held-here").await;
         let id = row.stitch.id;
-        let proposal = StitchProposal {
-            stitch_id: id,
-            initiator: self.config.domain.clone(),
-            name: spec.name.clone(),
-            tenant: spec.tenant.clone(),
-            qos: spec.qos.clone(),
-            schedule: spec.schedule,
-            border_link: border.peer_ref.clone(),
-            endpoint: spec.remote.endpoint.clone(),
-            addressing: far,
-            hold_seconds: spec.hold_seconds,
-            now: Timestamp::now(),
+        let mut taken = Vec::new();
+        let told: Result<Stitch, Problem> = loop {
+            let proposal = StitchProposal {
+                stitch_id: id,
+                initiator: self.config.domain.clone(),
+                name: spec.name.clone(),
+                tenant: spec.tenant.clone(),
+                qos: spec.qos.clone(),
+                schedule: spec.schedule,
+                border_link: border.peer_ref.clone(),
+                endpoint: spec.remote.endpoint.clone(),
+                addressing: far.clone(),
+                hold_seconds: spec.hold_seconds,
+                now: Timestamp::now(),
+            };
+            let told = self
+                .call(&peer, |client| async move {
+                    let path = format!("{VDN_BASE}/stitches/inbound");
+                    client.post_once(&path, &id.to_string(), &proposal).await
+                })
+                .await;
+            match told {
+                // the subnet was our choice and is in use there: another one
+                Err(problem)
+                    if problem.is(Kind::AddressInConflict)
+                        && spec.addressing.is_none()
+                        && taken.len() < 2 * MOST_SUBNETS_TRIED =>
+                {
+                    taken.extend(addresses::subnets(&far));
+                    match self.choose_again(who, id, &taken).await {
+                        Ok(other) => far = other,
+                        Err(problem) => break Err(problem),
+                    }
+                }
+                other => break other,
+            }
         };
-        let told: Result<Stitch, Problem> = self
-            .call(&peer, |client| async move {
-                let path = format!("{VDN_BASE}/stitches/inbound");
-                client.post_once(&path, &id.to_string(), &proposal).await
-            })
-            .await;
         failpoint::reach("held-there").await;
         match told {
             Ok(theirs) => {
@@ -103,7 +125,7 @@ impl Engine {
         spec: &StitchSpec,
         border: &Border,
         peer: &Name,
-    ) -> Result<(StitchRow, dtn_api::slice::Addressing, bool), Problem> {
+    ) -> Result<(StitchRow, Addressing, bool), Problem> {
         self.decide(who, |state, now| {
             if let Some(kept) = once.find(state)? {
                 let row = kept.stitch.and_then(|id| state.stitches.get(&id));
@@ -147,6 +169,37 @@ impl Engine {
                 .change(once.keep(&row.stitch, Some(id), now))
                 .change(Change::Stitch(row))
                 .change(Change::Booking(booking)))
+        })
+        .await
+    }
+
+    /// Gives a stitch whose own end is held another subnet; the addresses of the other side.
+    async fn choose_again(
+        &self,
+        who: &Principal,
+        id: Uuid,
+        taken: &[IpNet],
+    ) -> Result<Addressing, Problem> {
+        self.decide(who, |state, now| {
+            let row = state
+                .stitches
+                .get(&id)
+                .ok_or_else(|| not_found("stitch", &id))?;
+            let slice = row.stitch.slice_id;
+            let mut booking = state
+                .bookings
+                .get(&slice)
+                .cloned()
+                .ok_or_else(|| not_found("slice", &slice))?;
+            let before = booking.slice.spec.addressing.as_ref();
+            let mtu = before.map_or(1500, |addressing| addressing.mtu);
+            let mut used = state.subnets_in_use(now);
+            used.extend(taken);
+            let whole = addresses::choose(&self.config.addresses, &used, mtu)?;
+            let (near, far) = stitches::deal(&whole)?;
+            booking.slice.spec.addressing = Some(near);
+            booking.slice.version += 1;
+            Ok(Decision::only(far).change(Change::Booking(booking)))
         })
         .await
     }
@@ -438,7 +491,7 @@ impl Engine {
     /// What the other domain's answer means for this side.
     async fn settle(&self, id: Uuid, owed: &Owed, answer: Result<(), Problem>) -> bool {
         let done = self
-            .change_stitch(&Principal::Admin, id, |row, booking, now| {
+            .change_stitch(&Principal::Itself, id, |row, booking, now| {
                 if row.owed.as_ref() != Some(owed) {
                     return Ok((row.clone(), Own::Same));
                 }
