@@ -30,6 +30,7 @@ pub(crate) struct Site {
     config: PathBuf,
     child: Option<Child>,
     said: Option<mpsc::Receiver<String>>,
+    pub(crate) url: String,
     pub(crate) admin: Client,
 }
 
@@ -109,6 +110,7 @@ impl Site {
             config,
             child: None,
             said: None,
+            url: format!("https://127.0.0.1:{port}"),
         };
         site.start(stop_at).await;
         site
@@ -162,6 +164,11 @@ impl Site {
             heard.iter().any(|line| line.contains(words))
         })
         .await;
+    }
+    /// More lines at the end of its configuration, for the next start.
+    pub(crate) fn configure(&self, lines: &str) {
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        std::fs::write(&self.config, format!("{text}{lines}\n")).unwrap();
     }
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
