@@ -20,6 +20,9 @@ use serde_json::json;
 use site::{problem, until};
 use std::path::Path;
 
+/// Of the slice, bits per second.
+const RATE: u64 = 600_000_000;
+
 #[test]
 fn pods_live_through_everything_and_leave_nothing() {
     capsule::run(
@@ -77,8 +80,8 @@ async fn pod(client: &Client, name: &str) -> Pod {
 async fn runs(client: &Client, name: &str) -> Pod {
     until("the pod runs", async || {
         let pod = pod(client, name).await;
-        let rate = pod.interfaces.first().and_then(|interface| interface.rate);
-        (pod.phase == PodPhase::Running && rate.is_some()).then_some(pod)
+        let rate = pod.interfaces.first().and_then(|i| i.rate);
+        (pod.phase == PodPhase::Running && rate.is_some_and(|r| r.bps() == RATE)).then_some(pod)
     })
     .await
 }
@@ -113,7 +116,7 @@ async fn story(capsule: &Capsule) {
     let now = jiff::Timestamp::now();
     let hour = jiff::SignedDuration::from_hours(1);
     let spec = json!({
-        "name": "lhc", "qos": {"class": "guaranteed", "rate_bps": 600_000_000_u64},
+        "name": "lhc", "qos": {"class": "guaranteed", "rate_bps": RATE},
         "members": [{"host": HostId::untagged(first)}, {"host": HostId::untagged(second)}],
         "schedule": {"start": now, "end": now + hour}, "commit": true,
         "addressing": {"ipv4": {"cidr": "10.64.1.0/24"}, "ipv6": {"cidr": "fd64:0:0:1::/64"}, "mtu": 9000},
@@ -149,7 +152,6 @@ async fn story(capsule: &Capsule) {
         (interface.nic.as_str(), interface.ips.len(), interface.mtu),
         ("data0", 2, 9000)
     );
-    assert_eq!(interface.rate.unwrap().bps(), 600_000_000);
     let tc = inside(&one, "tc class show dev data0");
     assert!(tc.contains("rate 600Mbit"), "{tc}");
     assert!(inside(&one, "ip link show data0").contains(&first.to_string()));
@@ -182,7 +184,7 @@ async fn story(capsule: &Capsule) {
         .next()
         .unwrap()
         .to_owned();
-    inside(&one, &format!("ping -c 1 -W 20 -M do -s 8900 {address}"));
+    inside(&one, &format!("busybox ping -c 1 -W 20 -s 8900 {address}"));
 
     // a rate that somebody took away comes back
     inside(&one, "tc qdisc del dev data0 root");
@@ -195,7 +197,7 @@ async fn story(capsule: &Capsule) {
 
     // dtnd is killed: traffic does not care, and it knows all of it when it is back
     drop(dtnd);
-    inside(&one, &format!("ping -c 1 -W 20 {address}"));
+    inside(&one, &format!("busybox ping -c 1 -W 20 {address}"));
     dtnd = capsule.dtnd();
     let known = runs(&client, "t1").await;
     assert_eq!((&known.uid, &known.interfaces), (&one.uid, &one.interfaces));
@@ -208,7 +210,7 @@ async fn story(capsule: &Capsule) {
         (there && pod.interfaces == one.interfaces).then_some(())
     })
     .await;
-    inside(&one, &format!("ping -c 1 -W 20 {address}"));
+    inside(&one, &format!("busybox ping -c 1 -W 20 {address}"));
 
     // it is removed by hand: its NIC is home, its lease given back, and the book forgets it
     capsule.podman(&["pod", "rm", "--force", "t2"]);

@@ -77,6 +77,12 @@ pub(super) async fn prepare(
     }
     let nics = host.inventory.nics().await?;
     let nic = choose(&nics, wish, slice.as_ref())?.clone();
+    if slice.is_some() {
+        // the pacing goes by the view: a slice that is newer than it would count as lost
+        let given = nics.iter().filter(|nic| nic.class.is_some());
+        let own: Vec<HostId> = given.map(|nic| HostId::untagged(nic.mac)).collect();
+        host.uplink.refresh(&own).await?;
+    }
     let client = wish.client_id(&host.config.host);
     let mac = match wish.class {
         NicClass::Dedicated => nic.mac,
