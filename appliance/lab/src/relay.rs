@@ -215,7 +215,8 @@ pub fn open_macvtap(sysfs: &Path, link: &str, nodes: &Path) -> Result<File> {
     ) {
         Err(nix::errno::Errno::EEXIST) | Ok(()) => {}
         Err(error) => {
-            return Err(error).with_context(|| format!("making the device file {}", node.display()));
+            return Err(error)
+                .with_context(|| format!("making the device file {}", node.display()));
         }
     }
     OpenOptions::new()

@@ -113,14 +113,27 @@ pub fn server(end: &End<'_>, ipv6: bool) -> Result<String> {
     })
 }
 
+/// XRootD's client gives up soon: left alone it waits for half an hour for a server that is gone.
+const QUICK: [&str; 4] = [
+    "XRD_CONNECTIONWINDOW=5",
+    "XRD_CONNECTIONRETRY=2",
+    "XRD_STREAMERRORWINDOW=5",
+    "XRD_REQUESTTIMEOUT=15",
+];
+
 /// What must hold before anything is moved: both address families reach the far server with the key,
 /// and without the key nothing is written.
 pub async fn check(lab: &Lab, from: &End<'_>, to: &End<'_>) -> Result<()> {
     for ipv6 in [false, true] {
         let server = server(to, ipv6)?;
-        exec(lab, from, &[], &["xrdfs", &server, "ls", "/incoming"])
-            .await
-            .with_context(|| format!("{} reaches {} at {server}", from.site.name, to.site.name))?;
+        exec(
+            lab,
+            from,
+            &QUICK,
+            &["/usr/bin/xrdfs", &server, "ls", "/incoming"],
+        )
+        .await
+        .with_context(|| format!("{} reaches {} at {server}", from.site.name, to.site.name))?;
     }
     let target = format!("{}//incoming/without-a-key", server(to, false)?);
     let refused = exec(
@@ -131,7 +144,13 @@ pub async fn check(lab: &Lab, from: &End<'_>, to: &End<'_>) -> Result<()> {
             "XRD_CONNECTIONRETRY=1",
             "XRD_REQUESTTIMEOUT=10",
         ],
-        &["xrdcp", "--nopbar", "--force", "/etc/passwd", &target],
+        &[
+            "/usr/bin/xrdcp",
+            "--nopbar",
+            "--force",
+            "/etc/passwd",
+            &target,
+        ],
     )
     .await;
     ensure!(
@@ -269,16 +288,26 @@ pub async fn one_way(
         ),
     };
     let outgoing = format!("/data/outgoing/{RUN}");
-    let sent_manifest = exec(lab, from, &[], &["dtn-mover", "manifest", &outgoing])
-        .await
-        .context("hashing what is sent")?;
-    exec(lab, from, &[], &["dtn-mover", "drop-cache", &outgoing])
-        .await
-        .context("dropping the source's pages")?;
+    let sent_manifest = exec(
+        lab,
+        from,
+        &[],
+        &["/usr/bin/dtn-mover", "manifest", &outgoing],
+    )
+    .await
+    .context("hashing what is sent")?;
+    exec(
+        lab,
+        from,
+        &[],
+        &["/usr/bin/dtn-mover", "drop-cache", &outgoing],
+    )
+    .await
+    .context("dropping the source's pages")?;
 
     let target = format!("{}//incoming/{RUN}", server(to, false)?);
     let receive = [
-        "dtn-mover",
+        "/usr/bin/dtn-mover",
         "receive",
         "--incoming",
         &format!("/data/incoming/{RUN}"),
@@ -287,7 +316,7 @@ pub async fn one_way(
     ]
     .map(str::to_owned);
     let send = [
-        "dtn-mover",
+        "/usr/bin/dtn-mover",
         "send",
         "--from",
         &outgoing,
@@ -322,7 +351,7 @@ pub async fn one_way(
     };
     let after = Counters::read(from, to).await?;
     let received = format!("/data/received/{RUN}");
-    let received_manifest = exec(lab, to, &[], &["dtn-mover", "manifest", &received])
+    let received_manifest = exec(lab, to, &[], &["/usr/bin/dtn-mover", "manifest", &received])
         .await
         .context("hashing what was received")?;
     let differences = compare(lab, from, &sent_manifest, &received_manifest).await?;
@@ -353,7 +382,7 @@ async fn compare(lab: &Lab, end: &End<'_>, sent: &str, received: &str) -> Result
         end,
         &[],
         &[
-            "dtn-mover",
+            "/usr/bin/dtn-mover",
             "compare",
             "/data/state/sent.manifest",
             "/data/state/received.manifest",

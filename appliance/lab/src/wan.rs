@@ -198,12 +198,14 @@ async fn join(mtu: u32) -> Result<()> {
 
 impl RelayProcess {
     async fn start(program: &Path, mtu: u32, hold: Duration, log: &Path) -> Result<(Self, Child)> {
+        // promisc: a macvtap hands over only the multicast that it is told to (its mc_filter), and
+        // the neighbour discovery of IPv6 is multicast
         let taps: String = ["near", "far"]
             .iter()
             .map(|end| {
                 format!(
                     "-n wan link add link {end} name {end}-tap mtu {mtu} type macvtap mode passthru\n\
-                     -n wan link set {end}-tap txqueuelen 10000 up\n"
+                     -n wan link set {end}-tap txqueuelen 10000 promisc on up\n"
                 )
             })
             .collect();

@@ -2,10 +2,7 @@
 //!
 //! Each test has a state folder of its own, and all that a lab makes is named after it.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test fails with what it could not do"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails with what it could not do")]
 
 use std::{
     fs,
