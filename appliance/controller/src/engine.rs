@@ -22,8 +22,10 @@ use std::{
 use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
+mod availability;
 mod bookings;
 mod clock;
+mod coordination;
 mod federation;
 mod hosts;
 mod leasing;
