@@ -46,8 +46,8 @@ pub async fn add(conf: &Conf, env: &Environment) -> Result<AddResult, CniError> 
     };
     let ends = open(path, env.netns_override).await?;
     let places = &conf.places;
-    let _lock = record::lock(places, env.key())?;
-    clear_leftover(conf, env, ifname, ends.sandbox.inode()).await?;
+    let lock = record::lock(places, env.key()).await?;
+    clear_leftover(conf, env, ifname, &ends).await?;
     match inventory::link_named(&ends.inside, ifname).await {
         Ok(holder) => {
             let message = format!(
@@ -74,6 +74,8 @@ pub async fn add(conf: &Conf, env: &Environment) -> Result<AddResult, CniError> 
                 key: env.key().to_owned(),
                 ifname: ifname.clone(),
             };
+            // after the lock: whoever hears of it may look at the pod at once
+            drop(lock);
             supervisor::attached(&places.socket, &notice).await;
             Ok(result)
         }
@@ -122,13 +124,21 @@ async fn clear_leftover(
     conf: &Conf,
     env: &Environment,
     ifname: &IfName,
-    sandbox: u64,
+    ends: &Ends,
 ) -> Result<(), CniError> {
     let Some(found) = record::read(&conf.places, env.key())? else {
         return Ok(());
     };
+    let there = match found.interface(ifname) {
+        Some(i) if i.phase == Phase::Attached && i.netns_inode == ends.sandbox.inode() => {
+            // inodes are given again: the interface itself must be there as well
+            let links = inventory::links(&ends.inside).await?;
+            found.is_of_this_boot() && links.iter().any(|link| Some(link.index) == i.index)
+        }
+        _ => false,
+    };
     match found.interface(ifname) {
-        Some(i) if i.phase == Phase::Attached && i.netns_inode == sandbox => Err(CniError::new(
+        Some(_) if there => Err(CniError::new(
             Code::AlreadyAttached,
             format!("{ifname} of {} is attached already", env.key()),
             "call DEL first",
@@ -148,7 +158,7 @@ async fn claim(
     wish: &Wish,
     path: &Path,
 ) -> Result<InterfaceRecord, CniError> {
-    let _claims = record::lock_claims(&conf.places)?;
+    let _claims = record::lock_claims(&conf.places).await?;
     let host = Inventory::read(&ends.host).await?;
     let (others, unreadable) = record::list(&conf.places);
     for error in unreadable {
@@ -199,8 +209,13 @@ async fn claim(
         leases: wish.leases.clone(),
         delegate: delegate::mark(conf, env),
         settings: Vec::new(),
+        lacking: Vec::new(),
     };
     save(conf, env, wish, &interface)?;
+    // they are in use again: the record has them, so the queue must not
+    for lease in &interface.leases {
+        reconcile::withdraw_release(&conf.places, lease)?;
+    }
     Ok(interface)
 }
 
@@ -307,9 +322,10 @@ async fn attach(
     if interface.rate_bps > 0 {
         let rate = Rate::from_bps(interface.rate_bps);
         let paced = qdisc::pace(&ends.inside, arrived.index, rate).await?;
-        for lacking in paced.lacking {
+        for lacking in &paced.lacking {
             tracing::info!("{lacking}");
         }
+        interface.lacking = paced.lacking;
     }
     failpoint!("add-after-pacing");
     link::set_up(&ends.inside, arrived.index).await?;
@@ -320,7 +336,7 @@ async fn attach(
     if let Err(e) = wait::for_carrier(&ends.sandbox, &ends.inside, arrived.index, CARRIER).await {
         tracing::warn!("{e}");
     }
-    verify(ends, interface).await?;
+    verify(ends, &wish, interface).await?;
     interface.phase = Phase::Attached;
     save(conf, env, &wish, interface)?;
     failpoint!("add-after-attached");
@@ -384,8 +400,9 @@ async fn add_route(
 }
 
 /// Nothing is answered on faith: what was set is read back from the kernel.
-async fn verify(ends: &Ends, interface: &InterfaceRecord) -> Result<(), CniError> {
-    let faults = crate::check::faults(&ends.inside, interface).await?;
+async fn verify(ends: &Ends, wish: &Wish, interface: &InterfaceRecord) -> Result<(), CniError> {
+    let mut faults = crate::check::faults(&ends.inside, interface).await?;
+    faults.extend(crate::check::missing_routes(&ends.inside, &wish.routes).await?);
     if faults.is_empty() {
         return Ok(());
     }

@@ -5,9 +5,11 @@ use crate::{
     delegate,
     env::{Environment, Verb},
     error::{CniError, Code},
+    reconcile,
     record::{self, InterfaceRecord},
+    spec::Route,
 };
-use dtn_link::{Conn, Netns, address, inventory, qdisc};
+use dtn_link::{Conn, Netns, address, inventory, qdisc, route};
 use ipnet::IpNet;
 
 /// Checks one interface; all that is wrong is in one error.
@@ -33,7 +35,9 @@ pub async fn check(conf: &Conf, env: &Environment) -> Result<(), CniError> {
             "",
         )
     };
-    let record = record::read(&conf.places, env.key())?.ok_or_else(unknown)?;
+    let key = reconcile::key_of(&conf.places, env.key(), &env.container_id, ifname)?
+        .ok_or_else(unknown)?;
+    let record = record::read(&conf.places, &key)?.ok_or_else(unknown)?;
     let interface = record.interface(ifname).ok_or_else(unknown)?;
     let sandbox = Netns::open(path).map_err(|e| {
         CniError::new(
@@ -49,7 +53,10 @@ pub async fn check(conf: &Conf, env: &Environment) -> Result<(), CniError> {
             interface.netns_inode
         ));
     }
-    wrong.extend(faults(&sandbox.connect().await?, interface).await?);
+    let inside = sandbox.connect().await?;
+    wrong.extend(faults(&inside, interface).await?);
+    // those of the last plugin of the chain: it may have changed ours
+    wrong.extend(missing_routes(&inside, &previous.routes).await?);
     for ip in &previous.ips {
         if !interface.ips.contains(&ip.address) {
             wrong.push(format!(
@@ -69,6 +76,34 @@ pub async fn check(conf: &Conf, env: &Environment) -> Result<(), CniError> {
     }
     let message = format!("{ifname} of {} is not as it was made", env.key());
     Err(CniError::new(Code::NotAsWanted, message, wrong.join("; ")))
+}
+
+/// Routes of a result that are not in the sandbox.
+pub(crate) async fn missing_routes(
+    inside: &Conn,
+    wanted: &[Route],
+) -> Result<Vec<String>, CniError> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let there = route::list(inside).await?;
+    let is_there = |wanted: &Route| {
+        there.iter().any(|state| {
+            state.destination == wanted.dst.trunc()
+                && wanted.table.is_none_or(|table| state.table == table)
+                && wanted.gw.is_none_or(|gw| {
+                    state.gateway == Some(gw)
+                        || state.hops.iter().any(|hop| hop.gateway == Some(gw))
+                })
+        })
+    };
+    let missing = wanted.iter().filter(|route| !is_there(route));
+    Ok(missing
+        .map(|route| match route.gw {
+            Some(gw) => format!("route {} via {gw} is not there", route.dst),
+            None => format!("route {} is not there", route.dst),
+        })
+        .collect())
 }
 
 /// How an interface differs from its record.

@@ -1,6 +1,7 @@
 //! The configuration of a network, as the runtime hands it over on standard input.
 
 use crate::{
+    env::Verb,
     error::{CniError, Code},
     spec::{self, AddResult},
 };
@@ -68,6 +69,8 @@ struct Raw {
     state_dir: Option<PathBuf>,
     run_dir: Option<PathBuf>,
     socket: Option<PathBuf>,
+    kernelpath: Option<Value>,
+    link_in_container: Option<Value>,
     runtime_config: Option<RawRuntime>,
     prev_result: Option<Value>,
     #[serde(
@@ -149,6 +152,8 @@ pub struct Conf {
     pub mtu: Option<u32>,
     /// Wished hardware address.
     pub mac: Option<MacAddress>,
+    /// The hardware address that the runtime wishes, over any other.
+    pub runtime_mac: Option<MacAddress>,
     /// Wished slice.
     pub slice: Option<Name>,
     /// Where addresses come from.
@@ -165,8 +170,9 @@ pub struct Conf {
 
 impl Conf {
     /// Reads a configuration, in the order of checks that runtimes rely on: JSON, name, version,
-    /// and then all faults of the rest at once.
-    pub fn parse(text: &[u8], class: NicClass) -> Result<Self, CniError> {
+    /// and then all faults of the rest at once. DEL needs the name and the places alone: a
+    /// configuration that was spoilt after the ADD must not keep a pod from ending.
+    pub fn parse(text: &[u8], class: NicClass, verb: Verb) -> Result<Self, CniError> {
         let decode = |e: serde_json::Error| {
             CniError::new(
                 Code::Decode,
@@ -197,7 +203,7 @@ impl Conf {
                 format!("config is {version:?}, plugin supports [{spoken}]"),
             ));
         }
-        Self::validate(raw, name, version, class, whole)
+        Self::validate(raw, name, version, class, verb, whole)
     }
 
     fn validate(
@@ -205,6 +211,7 @@ impl Conf {
         name: String,
         version: String,
         class: NicClass,
+        verb: Verb,
         whole: Value,
     ) -> Result<Self, CniError> {
         let mut faults = Vec::new();
@@ -223,11 +230,28 @@ impl Conf {
                 &mut faults,
             ),
         };
-        let mac = parsed(
-            runtime.mac.as_deref().or(raw.mac.as_deref()),
-            "mac",
-            &mut faults,
-        );
+        let mac = parsed(raw.mac.as_deref(), "mac", &mut faults);
+        let runtime_mac = parsed(runtime.mac.as_deref(), "runtimeConfig.mac", &mut faults);
+        let is_set =
+            |value: &Option<Value>| !matches!(value, None | Some(Value::Null | Value::Bool(false)));
+        let unsupported = [
+            (
+                "kernelpath",
+                &raw.kernelpath,
+                "name the NIC by pciBusID or device",
+            ),
+            (
+                "linkInContainer",
+                &raw.link_in_container,
+                "the NIC must be on the host",
+            ),
+        ];
+        for (key, value, remedy) in unsupported {
+            if let (Some(value), Verb::Add | Verb::Status, true) = (value, verb, is_set(value)) {
+                let message = format!("unsupported field {key} with value {value}");
+                return Err(CniError::new(Code::UnsupportedField, message, remedy));
+            }
+        }
         let mode = parsed(raw.mode.as_deref(), "mode", &mut faults).unwrap_or_default();
         let slice = parsed(raw.slice.as_deref(), "slice", &mut faults);
         // 68: the least that IPv4 allows (RFC 791)
@@ -265,6 +289,11 @@ impl Conf {
                 }
             },
         };
+        if verb == Verb::Del {
+            for fault in faults.drain(..) {
+                tracing::warn!("{fault}");
+            }
+        }
         if !faults.is_empty() {
             let message = format!("network configuration {name:?} is not valid");
             return Err(CniError::new(
@@ -287,6 +316,7 @@ impl Conf {
             mode,
             mtu: raw.mtu.filter(|mtu| *mtu != 0),
             mac,
+            runtime_mac,
             slice,
             ipam,
             places,
@@ -320,7 +350,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(json: &str) -> Result<Conf, CniError> {
-        Conf::parse(json.as_bytes(), NicClass::Dedicated)
+        Conf::parse(json.as_bytes(), NicClass::Dedicated, Verb::Add)
     }
 
     #[test]

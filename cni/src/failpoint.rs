@@ -12,7 +12,7 @@ macro_rules! failpoint {
 
 /// All of them, in the order of the steps.
 #[cfg(feature = "failpoints")]
-pub const ALL: [&str; 12] = [
+pub const ALL: [&str; 13] = [
     "add-before-record",
     "add-after-record",
     "add-after-link",
@@ -22,6 +22,7 @@ pub const ALL: [&str; 12] = [
     "add-after-pacing",
     "add-after-up",
     "add-after-attached",
+    "del-after-leaving",
     "del-after-link",
     "del-after-queued",
     "del-after-record",

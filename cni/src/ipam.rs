@@ -5,9 +5,11 @@ use crate::{
     conf::{Conf, OWN_IPAM},
     env::{Environment, Verb},
     error::{CniError, Code},
-    record, run, spec, supervisor, wish,
+    reconcile,
+    record::LeaseMark,
+    run, spec, supervisor, wish,
 };
-use dtn_api::nic::NicClass;
+use dtn_api::{IfName, nic::NicClass};
 use std::process::ExitCode;
 
 /// `main` of the IPAM plugin.
@@ -26,7 +28,7 @@ pub fn main() -> ExitCode {
         if env.verb == Verb::Version {
             return Ok(Some(spec::version_json()));
         }
-        let conf = Conf::parse(&run::read_input()?, NicClass::Shared)?;
+        let conf = Conf::parse(&run::read_input()?, NicClass::Shared, env.verb)?;
         version = Some(conf.version.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -61,10 +63,9 @@ async fn verb(conf: &Conf, env: &Environment) -> Result<Option<String>, CniError
                 )),
             }
         }
-        // the supervisor holds the leases and finds out by itself when their pod is gone
         Verb::Del => {
-            let _lock = record::lock(&conf.places, env.key())?;
             if let Some(ifname) = &env.ifname {
+                release(conf, env.key(), ifname)?;
                 let notice = dtn_api::local::Notice {
                     key: env.key().to_owned(),
                     ifname: ifname.clone(),
@@ -80,6 +81,29 @@ async fn verb(conf: &Conf, env: &Environment) -> Result<Option<String>, CniError
         },
         Verb::Version => Ok(Some(spec::version_json())),
     }
+}
+
+/// Queues what was prepared for an interface; it works without the supervisor. What cannot be read
+/// is told and left: the lease ends with its lifetime, and a retry would not help.
+fn release(conf: &Conf, key: &str, ifname: &IfName) -> Result<(), CniError> {
+    let prepared = match wish::read_prepared(&conf.places, key) {
+        Ok(Some(prepared)) => prepared,
+        Ok(None) => return Ok(()),
+        Err(e) => {
+            tracing::error!("{e}");
+            return Ok(());
+        }
+    };
+    let leases: Vec<_> = prepared
+        .interfaces
+        .iter()
+        .filter(|interface| interface.ifname == *ifname)
+        .flat_map(|interface| interface.leases.iter().map(LeaseMark::of))
+        .collect();
+    reconcile::queue_releases(&conf.places, &leases).map_err(|e| CniError {
+        code: Code::TryAgainLater,
+        ..e
+    })
 }
 
 async fn addresses(conf: &Conf, env: &Environment) -> Result<spec::AddResult, CniError> {
@@ -100,6 +124,11 @@ async fn addresses(conf: &Conf, env: &Environment) -> Result<spec::AddResult, Cn
         return Err(CniError::new(Code::InvalidConfig, message, ""));
     };
     let wish = wish::from_prepared(conf, interface, &prepared.pod);
+    if env.verb == Verb::Add {
+        for lease in &wish.leases {
+            reconcile::withdraw_release(&conf.places, lease)?;
+        }
+    }
     // an IPAM plugin names no interfaces: its caller does
     let ips = wish
         .ips

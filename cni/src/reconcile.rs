@@ -1,8 +1,9 @@
 //! The way home, from the record alone: no configuration, no supervisor, no sandbox is needed.
 //! DEL, GC, the boot, the rescue and the undo of a failed ADD all come here.
 //!
-//! Invariant: every step can be done again. What is home stays home; an interface leaves the record
-//! only when its NIC is home (or gone for good) and its leases are on their way back.
+//! Invariants: every step can be done again. What is home stays home; an interface leaves the record
+//! only when its NIC is home (or gone for good) and its leases are on their way back. The record is
+//! on disk already, so a full disk keeps no NIC away.
 
 use crate::{
     conf::Places,
@@ -10,7 +11,7 @@ use crate::{
     env::Verb,
     error::{CniError, Code},
     failpoint,
-    record::{self, InterfaceRecord, Phase},
+    record::{self, AttachmentRecord, InterfaceRecord, LeaseMark, Phase},
     supervisor,
 };
 use dtn_api::{
@@ -71,8 +72,41 @@ pub async fn reconcile(
     ifname: Option<&IfName>,
     leases: Leases,
 ) -> Result<Vec<Homecoming>, CniError> {
-    let _lock = record::lock(places, key)?;
-    locked(places, key, ifname, leases).await
+    let done = {
+        let _lock = record::lock(places, key).await?;
+        locked(places, key, ifname, leases).await
+    };
+    // after the lock: whoever hears of it may look at the pod at once
+    for homecoming in done.iter().flatten() {
+        let notice = Notice {
+            key: key.to_owned(),
+            ifname: homecoming.ifname.clone(),
+        };
+        supervisor::detached(&places.socket, &notice).await;
+    }
+    done
+}
+
+/// The key under which a container's interface is on record: the caller's, else that of the record
+/// that names the container. A runtime that deletes late may have lost the pod's UID. `None` when
+/// nothing of this container is attached: above all, when the pod has a new container by now, which
+/// a late call for the old one must not take down.
+pub fn key_of(
+    places: &Places,
+    key: &str,
+    container_id: &str,
+    ifname: &IfName,
+) -> Result<Option<String>, CniError> {
+    let has = |record: &AttachmentRecord| {
+        record
+            .interface(ifname)
+            .is_some_and(|interface| interface.container_id == container_id)
+    };
+    if let Some(record) = record::read(places, key)? {
+        return Ok(has(&record).then(|| key.to_owned()));
+    }
+    let (records, _) = record::list(places);
+    Ok(records.into_iter().find(has).map(|record| record.key))
 }
 
 /// The same for a caller that holds the pod's lock.
@@ -85,59 +119,35 @@ pub(crate) async fn locked(
     let Some(mut record) = record::read(places, key)? else {
         return Ok(Vec::new());
     };
+    let this_boot = record.is_of_this_boot();
     let wanted: Vec<_> = record
         .interfaces
         .iter()
         .filter(|interface| ifname.is_none_or(|name| interface.ifname == *name))
         .cloned()
         .collect();
-    let home = Netns::current()?;
-    let host = Conn::current()?;
+    let home = Netns::current().map_err(|e| later(e.into()))?;
+    let host = Conn::current().map_err(|e| later(e.into()))?;
     let (mut done, mut failures) = (Vec::new(), Vec::new());
     for mut interface in wanted {
         interface.phase = Phase::Leaving;
         record.put(interface.clone());
-        record.write(places)?;
-        match bring_home(&host, &home, &interface).await {
-            Ok(homecoming) => {
-                failpoint!("del-after-link");
-                let gone = homecoming.home != Home::Missing;
-                if leases == Leases::Release {
-                    queue_releases(places, &interface)?;
-                }
-                failpoint!("del-after-queued");
-                let mut homecoming = homecoming;
-                if let Some(mark) = &interface.delegate {
-                    let name = interface.ifname.as_str();
-                    // the sandbox's path is given only while it is the same sandbox
-                    let netns = sandbox_of(&interface).map(|_| interface.netns.as_path());
-                    if let Err(e) = delegate::call(mark, Verb::Del, netns, name).await {
-                        if e.code == Code::TryAgainLater {
-                            failures.push(e);
-                            continue;
-                        }
-                        homecoming.notes.push(e.to_string());
-                    }
-                }
-                if gone {
-                    record
-                        .interfaces
-                        .retain(|other| other.ifname != interface.ifname);
-                } else {
-                    // its leases are queued: they must not be queued again
-                    interface.leases.clear();
-                    interface.delegate = None;
-                    record.put(interface.clone());
-                }
-                record.write(places)?;
-                failpoint!("del-after-record");
-                let notice = Notice {
-                    key: key.to_owned(),
-                    ifname: interface.ifname.clone(),
-                };
-                supervisor::detached(&places.socket, &notice).await;
-                done.push(homecoming);
-            }
+        if let Err(e) = record.write(places) {
+            tracing::warn!(
+                "{e}; {} is brought home all the same",
+                interface.before.name
+            );
+        }
+        failpoint!("del-after-leaving");
+        let call = Leaving {
+            places,
+            host: &host,
+            home: &home,
+            leases,
+            this_boot,
+        };
+        match call.leave(&mut record, interface).await {
+            Ok(homecoming) => done.push(homecoming),
             Err(e) => failures.push(e),
         }
     }
@@ -149,10 +159,71 @@ pub(crate) async fn locked(
     Err(CniError::new(Code::TryAgainLater, message, all.join("; ")))
 }
 
+/// As an error after which the next try can succeed.
+fn later(error: CniError) -> CniError {
+    CniError {
+        code: Code::TryAgainLater,
+        ..error
+    }
+}
+
+/// What is the same for all interfaces of a pod that leaves.
+struct Leaving<'a> {
+    places: &'a Places,
+    host: &'a Conn,
+    home: &'a Netns,
+    leases: Leases,
+    this_boot: bool,
+}
+
+impl Leaving<'_> {
+    /// One interface: its NIC home, its leases on their way, and then out of the record.
+    async fn leave(
+        &self,
+        record: &mut AttachmentRecord,
+        mut interface: InterfaceRecord,
+    ) -> Result<Homecoming, CniError> {
+        let sandbox = sandbox_of(&interface, self.this_boot)
+            .filter(|sandbox| sandbox.netns.inode() != self.home.inode());
+        let mut homecoming = bring_home(self.host, self.home, &interface, sandbox.as_ref()).await?;
+        failpoint!("del-after-link");
+        if self.leases == Leases::Release {
+            queue_releases(self.places, &interface.leases)?;
+        }
+        failpoint!("del-after-queued");
+        if let Some(mark) = &interface.delegate {
+            let name = interface.ifname.as_str();
+            // the sandbox's path is given only while it is the same sandbox
+            let by_path = sandbox.as_ref().is_some_and(|sandbox| sandbox.by_path);
+            let netns = by_path.then_some(interface.netns.as_path());
+            match delegate::call(mark, Verb::Del, netns, name).await {
+                Err(e) if e.code == Code::TryAgainLater => return Err(e),
+                Err(e) => homecoming.notes.push(e.to_string()),
+                Ok(_) => {}
+            }
+        }
+        if homecoming.home == Home::Missing {
+            if self.leases == Leases::Release {
+                // they are queued: not once more with the next try
+                interface.leases.clear();
+            }
+            interface.delegate = None;
+            record.put(interface);
+        } else {
+            let left = |other: &InterfaceRecord| other.ifname != interface.ifname;
+            record.interfaces.retain(left);
+        }
+        record.write(self.places)?;
+        failpoint!("del-after-record");
+        Ok(homecoming)
+    }
+}
+
 async fn bring_home(
     host: &Conn,
     home: &Netns,
     interface: &InterfaceRecord,
+    sandbox: Option<&Sandbox>,
 ) -> Result<Homecoming, CniError> {
     let mut homecoming = Homecoming {
         ifname: interface.ifname.clone(),
@@ -160,10 +231,9 @@ async fn bring_home(
         home: Home::Home,
         notes: Vec::new(),
     };
-    let sandbox = sandbox_of(interface).filter(|sandbox| sandbox.inode() != home.inode());
     if interface.class == NicClass::Shared {
         if let Some(sandbox) = sandbox {
-            delete_child(&sandbox, interface).await?;
+            delete_child(sandbox, interface).await?;
         }
         homecoming.home = Home::Deleted;
         return Ok(homecoming);
@@ -181,10 +251,10 @@ async fn bring_home(
         return Ok(homecoming);
     }
     if let Some(sandbox) = sandbox {
-        let inside = sandbox.connect().await?;
+        let inside = sandbox.netns.connect().await?;
         let links = inventory::links(&inside).await?;
-        if let Some(found) = find_inside(&links, interface) {
-            dtn_tuning::restore(&sandbox, &interface.settings).await;
+        if let Some(found) = find_inside(&links, interface, sandbox.by_path) {
+            dtn_tuning::restore(&sandbox.netns, &interface.settings).await;
             qdisc::unpace(&inside, found.index).await?;
             let differences = nic::move_home(&inside, found.index, host, home, before).await?;
             if differences
@@ -241,30 +311,37 @@ async fn present_name(
 
 /// The NIC among the links of its sandbox. Hardware is known by what it is. A virtual link is known
 /// by its index there, and before that was noted by the name it was given: the pod did not run yet.
-/// No other link of the pod is ever taken for it.
-fn find_inside<'a>(links: &'a [LinkState], interface: &InterfaceRecord) -> Option<&'a LinkState> {
+/// No other link of the pod is ever taken for it; in a sandbox that only has the right inode, which
+/// the kernel gives to others later, its hardware address must be right as well.
+fn find_inside<'a>(
+    links: &'a [LinkState],
+    interface: &InterfaceRecord,
+    by_path: bool,
+) -> Option<&'a LinkState> {
     let before = &interface.before;
     if before.device.is_some() || before.permanent_mac.is_some() {
         return before.find(links);
     }
-    links.iter().find(|link| {
-        before.may_be(link)
-            && match interface.index {
-                Some(index) => link.index == index,
-                None => link.name == interface.ifname.as_str(),
-            }
-    })
+    links
+        .iter()
+        .find(|link| before.may_be(link) && is_ours(link, interface, by_path))
 }
 
-async fn delete_child(sandbox: &Netns, interface: &InterfaceRecord) -> Result<(), CniError> {
-    let inside = sandbox.connect().await?;
+/// Whether a virtual link of the sandbox is the interface on record.
+fn is_ours(link: &LinkState, interface: &InterfaceRecord, by_path: bool) -> bool {
+    let place = match interface.index {
+        Some(index) => link.index == index,
+        None => link.name == interface.ifname.as_str(),
+    };
+    let mac = interface.mac.or(interface.before.mac);
+    place && (by_path || link.mac == mac)
+}
+
+async fn delete_child(sandbox: &Sandbox, interface: &InterfaceRecord) -> Result<(), CniError> {
+    let inside = sandbox.netns.connect().await?;
     let links = inventory::links(&inside).await?;
     let child = links.iter().find(|link| {
-        link.kind.as_deref() == Some("macvlan")
-            && match interface.index {
-                Some(index) => link.index == index,
-                None => link.name == interface.ifname.as_str(),
-            }
+        link.kind.as_deref() == Some("macvlan") && is_ours(link, interface, sandbox.by_path)
     });
     match child {
         Some(child) => Ok(link::delete(&inside, child.index).await?),
@@ -272,14 +349,27 @@ async fn delete_child(sandbox: &Netns, interface: &InterfaceRecord) -> Result<()
     }
 }
 
-/// The sandbox of the record, if it still is: by its path, else by any process that is in it.
-fn sandbox_of(interface: &InterfaceRecord) -> Option<Netns> {
+/// The sandbox of a record.
+struct Sandbox {
+    netns: Netns,
+    /// By the path on record, else by a process that is in a namespace of the same inode.
+    by_path: bool,
+}
+
+/// The sandbox of the record, if it still is: by its path, else by any process that is in it. None
+/// survives a reboot.
+fn sandbox_of(interface: &InterfaceRecord, this_boot: bool) -> Option<Sandbox> {
+    if !this_boot {
+        return None;
+    }
     let same = |path: PathBuf| {
         Netns::open(&path)
             .ok()
             .filter(|netns| netns.inode() == interface.netns_inode)
     };
-    same(interface.netns.clone()).or_else(|| {
+    let found = |netns, by_path| Sandbox { netns, by_path };
+    let by_path = same(interface.netns.clone()).map(|netns| found(netns, true));
+    by_path.or_else(|| {
         let processes = fs::read_dir("/proc").ok()?.flatten();
         processes
             .filter(|entry| {
@@ -290,15 +380,27 @@ fn sandbox_of(interface: &InterfaceRecord) -> Option<Netns> {
                     .all(|b| b.is_ascii_digit())
             })
             .find_map(|entry| same(entry.path().join("ns/net")))
+            .map(|netns| found(netns, false))
     })
 }
 
-fn queue_releases(places: &Places, interface: &InterfaceRecord) -> Result<(), CniError> {
-    if interface.leases.is_empty() {
+/// Takes a lease out of the queue again.
+pub(crate) fn withdraw_release(places: &Places, lease: &LeaseMark) -> Result<(), CniError> {
+    Ok(atomic_file::remove(&release_file(places, lease))?)
+}
+
+fn release_file(places: &Places, lease: &LeaseMark) -> PathBuf {
+    let name = attachment::file_name(&lease.id.to_string());
+    places.releases().join(name)
+}
+
+/// Puts leases on their way back, durably; the supervisor works the folder off.
+pub(crate) fn queue_releases(places: &Places, leases: &[LeaseMark]) -> Result<(), CniError> {
+    if leases.is_empty() {
         return Ok(());
     }
     atomic_file::create_folder(&places.releases(), 0o700)?;
-    for lease in &interface.leases {
+    for lease in leases {
         let release = QueuedRelease {
             version: PREPARED_VERSION,
             lease_id: lease.id,
@@ -309,10 +411,7 @@ fn queue_releases(places: &Places, interface: &InterfaceRecord) -> Result<(), Cn
         };
         let json = serde_json::to_vec_pretty(&release)
             .map_err(|e| CniError::internal("queueing a release", e))?;
-        let file = places
-            .releases()
-            .join(attachment::file_name(&lease.id.to_string()));
-        atomic_file::write(&file, &json, 0o600)?;
+        atomic_file::write(&release_file(places, lease), &json, 0o600)?;
     }
     Ok(())
 }

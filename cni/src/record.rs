@@ -19,9 +19,11 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Version of the file that this build writes; a newer one is refused.
@@ -52,6 +54,17 @@ pub struct LeaseMark {
     pub slice_id: Uuid,
     /// Whose.
     pub client_id: String,
+}
+
+impl LeaseMark {
+    /// Of a lease.
+    pub fn of(lease: &dtn_api::lease::Lease) -> Self {
+        Self {
+            id: lease.id,
+            slice_id: lease.slice_id,
+            client_id: lease.client_id.clone(),
+        }
+    }
 }
 
 /// Another plugin that gave the addresses: how to call it again without the configuration.
@@ -111,6 +124,9 @@ pub struct InterfaceRecord {
     /// Settings of the sandbox as they were.
     #[serde(default)]
     pub settings: Vec<dtn_tuning::apply::Outcome>,
+    /// What this kernel could not give, in words: `fq unavailable`.
+    #[serde(default)]
+    pub lacking: Vec<String>,
 }
 
 /// Everything that was done for one pod.
@@ -132,14 +148,18 @@ pub struct AttachmentRecord {
 impl AttachmentRecord {
     /// A record without interfaces.
     pub fn new(key: &str, pod: Option<PodIdentity>) -> Self {
-        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Self {
             version: VERSION,
             key: key.to_owned(),
             pod,
-            boot_id: boot_id.trim().to_owned(),
+            boot_id: boot_id(),
             interfaces: Vec::new(),
         }
+    }
+    /// Whether it belongs to this boot. Sandboxes of another one are gone, and their inodes and
+    /// indices are given to others now.
+    pub fn is_of_this_boot(&self) -> bool {
+        self.boot_id == boot_id()
     }
     /// The interface of this name.
     pub fn interface(&self, ifname: &IfName) -> Option<&InterfaceRecord> {
@@ -164,6 +184,11 @@ impl AttachmentRecord {
         atomic_file::create_folder(&places.attachments(), 0o700)?;
         Ok(atomic_file::write(&file, &json, 0o600)?)
     }
+}
+
+fn boot_id() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 /// The record of a key; `None` when there is none. A torn or newer one is an error that says what
@@ -230,48 +255,67 @@ pub fn list(places: &Places) -> (Vec<AttachmentRecord>, Vec<CniError>) {
     (records, errors)
 }
 
-/// A lock on something, until it is dropped or its process ends.
+/// A lock on something, until it is dropped or its process ends. Its file goes with it, so that
+/// `/run` does not fill with the names of pods that were.
 #[derive(Debug)]
 pub struct Lock {
     _file: Flock<File>,
+    path: PathBuf,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // still held: whoever waits on this file sees that its name is gone, and starts anew
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 /// The lock of one pod.
-pub fn lock(places: &Places, key: &str) -> Result<Lock, CniError> {
-    take(places, &format!("{key}.lock"))
+pub async fn lock(places: &Places, key: &str) -> Result<Lock, CniError> {
+    take(places, &format!("{key}.lock"), PATIENCE).await
 }
 
 /// The lock under which a NIC is claimed: two pods never both find it free.
-pub fn lock_claims(places: &Places) -> Result<Lock, CniError> {
+pub async fn lock_claims(places: &Places) -> Result<Lock, CniError> {
     // no pod has this key: keys begin with a letter or a digit
-    take(places, "_claims.lock")
+    take(places, "_claims.lock", PATIENCE).await
 }
 
-fn take(places: &Places, name: &str) -> Result<Lock, CniError> {
+async fn take(places: &Places, name: &str, patience: Duration) -> Result<Lock, CniError> {
     let folder = places.run.join("locks");
     let file = folder.join(name);
     let doing = || format!("locking {}", file.display());
     atomic_file::create_folder(&folder, 0o700)?;
-    let mut open = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&file)
-        .map_err(|e| CniError::new(Code::Io, doing(), e.to_string()))?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patience;
     loop {
-        match Flock::lock(open, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(Lock { _file: lock }),
-            Err((_, _)) if Instant::now() >= end => {
-                let details = format!("another call has held it for {} s", PATIENCE.as_secs());
-                return Err(CniError::new(Code::TryAgainLater, doing(), details));
-            }
-            Err((file, _)) => {
-                open = file;
-                std::thread::sleep(Duration::from_millis(5));
-            }
+        let open = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&file)
+            .map_err(|e| CniError::new(Code::Io, doing(), e.to_string()))?;
+        // the file that was locked must still be the one with the name: its last holder removed it
+        if let Ok(lock) = Flock::lock(open, FlockArg::LockExclusiveNonblock)
+            && is_at(&lock, &file)
+        {
+            return Ok(Lock {
+                _file: lock,
+                path: file,
+            });
         }
+        if Instant::now() >= end {
+            let details = format!("another call has held it for {} s", patience.as_secs());
+            return Err(CniError::new(Code::TryAgainLater, doing(), details));
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let same = |held: &fs::Metadata, named: &fs::Metadata| {
+        (held.dev(), held.ino()) == (named.dev(), named.ino())
+    };
+    matches!((file.metadata(), fs::metadata(path)), (Ok(held), Ok(named)) if same(&held, &named))
 }
 
 #[cfg(test)]
@@ -305,6 +349,7 @@ mod tests {
             leases: vec![],
             delegate: None,
             settings: vec![],
+            lacking: vec![],
         }
     }
 
@@ -338,21 +383,48 @@ mod tests {
         assert!(errors.iter().any(|e| e.to_string().contains("99")));
     }
 
-    #[test]
-    fn a_lock_is_held_until_it_is_dropped() {
+    #[tokio::test]
+    async fn a_lock_is_held_until_it_is_dropped_and_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let places = places(folder.path());
-        let held = lock(&places, "u1").unwrap();
-        let other = lock(&places, "u2").unwrap();
-        let (sender, receiver) = std::sync::mpsc::channel();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let _again = lock(&places, "u1").unwrap();
-                sender.send(()).unwrap();
+        let held = lock(&places, "u1").await.unwrap();
+        let other = lock(&places, "u2").await.unwrap();
+        let refused = take(&places, "u1.lock", Duration::ZERO).await.unwrap_err();
+        assert_eq!(refused.code, Code::TryAgainLater);
+        drop((held, other));
+        drop(lock(&places, "u1").await.unwrap());
+        let left = fs::read_dir(places.run.join("locks")).unwrap().count();
+        assert_eq!(left, 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_lock_has_one_holder_even_while_its_file_comes_and_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = std::sync::Arc::new(places(folder.path()));
+        let inside = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (places, inside) = (places.clone(), inside.clone());
+            tasks.spawn(async move {
+                for _ in 0..50 {
+                    let _lock = lock(&places, "u1").await.unwrap();
+                    let before = inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    assert_eq!(before, 0, "two hold it");
+                    tokio::task::yield_now().await;
+                    inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                }
             });
-            assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
-            drop((held, other));
-            receiver.recv().unwrap();
-        });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_boot_says_so() {
+        let mut record = AttachmentRecord::new("u1", None);
+        assert!(record.is_of_this_boot());
+        record.boot_id = "another".into();
+        assert!(!record.is_of_this_boot());
     }
 }

@@ -34,7 +34,7 @@ pub fn main(name: &str, class: NicClass) -> ExitCode {
         if env.verb == Verb::Version {
             return Ok(Some(spec::version_json()));
         }
-        let conf = Conf::parse(&read_input()?, class)?;
+        let conf = Conf::parse(&read_input()?, class, env.verb)?;
         version = Some(conf.version.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -137,14 +137,17 @@ async fn verb(conf: &Conf, env: &Environment) -> Result<Option<String>, CniError
 
 /// DEL fails only where a retry can help; a record that cannot be read is told and left.
 async fn del(conf: &Conf, env: &Environment) -> Result<(), CniError> {
-    match reconcile::reconcile(
-        &conf.places,
-        env.key(),
-        env.ifname.as_ref(),
-        Leases::Release,
-    )
-    .await
-    {
+    let Some(ifname) = &env.ifname else {
+        return Err(CniError::internal("detaching", "no interface was named"));
+    };
+    let done = match reconcile::key_of(&conf.places, env.key(), &env.container_id, ifname) {
+        Ok(Some(key)) => {
+            reconcile::reconcile(&conf.places, &key, Some(ifname), Leases::Release).await
+        }
+        Ok(None) => Ok(Vec::new()),
+        Err(e) => Err(e),
+    };
+    match done {
         Ok(home) => {
             for note in home.iter().flat_map(|home| &home.notes) {
                 tracing::warn!("{note}");

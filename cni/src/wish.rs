@@ -85,7 +85,7 @@ pub async fn find(conf: &Conf, env: &Environment, ifname: &IfName) -> Result<Wis
         None => None,
     };
     let Some(prepared) = prepared else {
-        return Ok(from_configuration(conf, ifname));
+        return from_configuration(conf, env, ifname);
     };
     let interface = prepared.interfaces.iter().find(|i| i.ifname == *ifname);
     match interface {
@@ -184,27 +184,34 @@ pub(crate) fn from_prepared(conf: &Conf, interface: &PreparedInterface, pod: &Po
             .flat_map(|lease| lease.routes.iter().map(route))
             .collect(),
         dns: (!servers.is_empty()).then(|| serde_json::json!({"nameservers": servers})),
-        leases: leases
-            .iter()
-            .map(|lease| LeaseMark {
-                id: lease.id,
-                slice_id: lease.slice_id,
-                client_id: lease.client_id.clone(),
-            })
-            .collect(),
+        leases: leases.iter().map(LeaseMark::of).collect(),
         slices: interface.slices.clone(),
         settings: interface.settings.clone(),
         pod: Some(pod.clone()),
     }
 }
 
-fn from_configuration(conf: &Conf, ifname: &IfName) -> Wish {
-    Wish {
+fn from_configuration(conf: &Conf, env: &Environment, ifname: &IfName) -> Result<Wish, CniError> {
+    // as the reference does it: configuration, CNI_ARGS, and over both the runtime
+    let of_args = env.args.get("MAC").map(|text| {
+        text.parse()
+            .map_err(|e| CniError::new(Code::InvalidEnvironment, "CNI_ARGS: MAC", format!("{e}")))
+    });
+    let mac = match (conf.runtime_mac, of_args) {
+        (Some(mac), _) => Some(mac),
+        (None, Some(mac)) => Some(mac?),
+        (None, None) => conf.mac,
+    };
+    // a child that is made again has the same address, so that no switch learns a new one; in
+    // mode passthru the address is the NIC's
+    let own = || MacAddress::local_from(&format!("{}/{}/{ifname}", conf.name, env.key()));
+    let made = conf.class == NicClass::Shared && conf.mode != Mode::Passthru;
+    Ok(Wish {
         ifname: ifname.clone(),
         nic: Selector::Choice(conf.nic.clone()),
         class: conf.class,
         mode: conf.mode,
-        mac: conf.mac,
+        mac: mac.or_else(|| made.then(own)),
         mtu: conf.mtu,
         ips: Vec::new(),
         routes: Vec::new(),
@@ -213,7 +220,7 @@ fn from_configuration(conf: &Conf, ifname: &IfName) -> Wish {
         slices: Vec::new(),
         settings: Vec::new(),
         pod: None,
-    }
+    })
 }
 
 /// The NIC that a selector means, among the links of the host.

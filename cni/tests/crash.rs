@@ -5,12 +5,16 @@
 mod bench;
 
 use bench::{Bench, good};
-use dtn_cni::failpoint;
+use dtn_cni::{
+    failpoint,
+    reconcile::{self, Leases},
+    record,
+};
 use serde_json::{Value, json};
 use std::os::unix::process::ExitStatusExt;
 
 /// What may come after the kill.
-const WAYS_HOME: [&str; 4] = ["DEL", "DEL twice", "GC", "ADD again"];
+const WAYS_HOME: [&str; 6] = ["DEL", "DEL twice", "GC", "reconcile", "no UID", "ADD again"];
 
 fn go_home(bench: &Bench, plugin: &str, conf: &Value, way: &str, why: &str) {
     match way {
@@ -23,6 +27,13 @@ fn go_home(bench: &Bench, plugin: &str, conf: &Value, way: &str, why: &str) {
             let gc = bench.conf(json!({"cni.dev/valid-attachments": null}));
             good(&bench.call(&bench.verb(plugin, "GC", "gc"), &gc));
         }
+        "reconcile" => reconcile(bench),
+        "no UID" => {
+            // the runtime has lost the pod's UID: the container's ID is enough
+            let mut del = bench.verb(plugin, "DEL", "u1");
+            del.args = Some("IgnoreUnknown=1".into());
+            good(&bench.call(&del, conf));
+        }
         _ => {
             // a runtime may try again without DEL: attached, unless it was attached already
             let again = bench.call(&bench.verb(plugin, "ADD", "u1"), conf);
@@ -30,6 +41,24 @@ fn go_home(bench: &Bench, plugin: &str, conf: &Value, way: &str, why: &str) {
             good(&bench.call(&bench.verb(plugin, "DEL", "u1"), conf));
         }
     }
+}
+
+/// As the supervisor does it: from the records alone, in its own process.
+fn reconcile(bench: &Bench) {
+    let places = bench.places();
+    let work = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (records, unreadable) = record::list(&places);
+        assert!(unreadable.is_empty(), "{unreadable:?}");
+        for record in records {
+            let done = reconcile::reconcile(&places, &record.key, None, Leases::Release);
+            runtime.block_on(done).unwrap();
+        }
+    };
+    bench.host.run_blocking(work).unwrap();
 }
 
 fn assert_clean(bench: &Bench, why: &str) {

@@ -75,3 +75,15 @@ fn an_error_is_json_on_standard_output() {
     let unknown = run("vdn-host-device", &[("CNI_COMMAND", "FLY")], "{}");
     assert_eq!(stdout(&unknown)["msg"], "unknown CNI_COMMAND: FLY");
 }
+
+#[cfg(not(feature = "failpoints"))]
+#[test]
+fn a_build_without_failpoints_knows_none() {
+    for plugin in ["vdn-host-device", "vdn-macvlan", "vdn-ipam"] {
+        let binary = std::fs::read(bench::plugin(plugin)).unwrap();
+        for word in ["DTN_FAILPOINT", "add-after-record", "del-after-link"] {
+            let there = binary.windows(word.len()).any(|w| w == word.as_bytes());
+            assert!(!there, "{plugin} has {word}");
+        }
+    }
+}

@@ -24,7 +24,8 @@ fn shipped_networks_are_valid() {
                 "vdn-macvlan" => NicClass::Shared,
                 other => panic!("no such plugin: {other}"),
             };
-            let conf = Conf::parse(conf.to_string().as_bytes(), class).unwrap();
+            let conf =
+                Conf::parse(conf.to_string().as_bytes(), class, dtn_cni::env::Verb::Add).unwrap();
             assert_eq!(conf.ipam, Ipam::Own);
             seen += 1;
         }

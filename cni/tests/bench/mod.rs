@@ -30,6 +30,12 @@ pub(crate) struct Call<'a> {
     pub(crate) key: &'a str,
     pub(crate) netns: Option<PathBuf>,
     pub(crate) failpoint: Option<&'a str>,
+    /// `CNI_ARGS` other than the usual.
+    pub(crate) args: Option<String>,
+    /// `CNI_CONTAINERID` other than the usual.
+    pub(crate) container: Option<&'a str>,
+    /// Nothing can be written to any file, as on a full disk.
+    pub(crate) disk_full: bool,
 }
 
 pub(crate) fn plugin(name: &str) -> &'static str {
@@ -86,6 +92,19 @@ impl Bench {
     }
     pub(crate) fn state(&self) -> PathBuf {
         self.folder.path().join("var/lib/dtn")
+    }
+    pub(crate) fn places(&self) -> dtn_cni::conf::Places {
+        dtn_cni::conf::Places::below(self.folder.path())
+    }
+    /// The record of a pod, as it is on disk.
+    pub(crate) fn record(&self, key: &str) -> Value {
+        let file = self.state().join(format!("attachments/{key}.json"));
+        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+    }
+    /// Changes the record of a pod behind everybody's back.
+    pub(crate) fn set_record(&self, key: &str, record: &Value) {
+        let file = self.state().join(format!("attachments/{key}.json"));
+        std::fs::write(file, record.to_string()).unwrap();
     }
     /// Names of the files in a folder of the state, without the probes.
     pub(crate) fn files(&self, folder: &str) -> Vec<String> {
@@ -161,18 +180,26 @@ impl Bench {
             path if path.starts_with('/') => path.to_owned(),
             name => plugin(name).to_owned(),
         };
-        let mut command = Command::new("nsenter");
+        let mut command = Command::new("sh");
+        let limit = if call.disk_full {
+            "trap '' XFSZ; ulimit -f 0; "
+        } else {
+            ""
+        };
+        let usual_args = format!("IgnoreUnknown=1;K8S_POD_UID={}", call.key);
+        let usual_container = format!("c-{}", call.key);
         command
+            .args(["-c", &format!("{limit}exec nsenter \"$@\""), "sh"])
             .arg(format!("--net={}", self.host.proc_path().display()))
             .arg(program)
             .env("CNI_COMMAND", call.verb)
-            .env("CNI_CONTAINERID", format!("c-{}", call.key))
+            .env(
+                "CNI_CONTAINERID",
+                call.container.unwrap_or(&usual_container),
+            )
             .env("CNI_IFNAME", "data0")
             .env("CNI_PATH", "/usr/lib/cni")
-            .env(
-                "CNI_ARGS",
-                format!("IgnoreUnknown=1;K8S_POD_UID={}", call.key),
-            )
+            .env("CNI_ARGS", call.args.as_ref().unwrap_or(&usual_args))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -200,6 +227,9 @@ impl Bench {
             key,
             netns,
             failpoint: None,
+            args: None,
+            container: None,
+            disk_full: false,
         }
     }
 }
