@@ -92,12 +92,9 @@ pub async fn reserve(all: &[Daemons], options: &Options) -> Result<Agreed> {
     .context("the negotiation hangs")??;
     let offer = settled.offer.as_ref();
     if settled.state != NegotiationState::Agreed {
-        let fits = offer.map(|offer| {
-            format!(
-                "; {} would fit (limited by {})",
-                offer.rate, offer.limited_by
-            )
-        });
+        let fits = offer
+            .filter(|offer| !settled.reason.contains(&offer.rate.to_string()))
+            .map(|offer| format!("; {} would fit (limited by {})", offer.rate, offer.limited_by));
         bail!(
             "the slice was not agreed ({:?}): {}{}",
             settled.state,

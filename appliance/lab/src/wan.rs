@@ -153,8 +153,8 @@ pub async fn build(options: &Options, program: &Path, log: &Path) -> Result<(Wan
             );
         }
     }
-    let far = Far::start(program, log).await?;
     let carries = if relay.is_some() {
+        let far = Far::start(program, log).await?;
         Some(far.stream(program).await?)
     } else {
         None
