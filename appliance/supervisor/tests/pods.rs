@@ -202,8 +202,14 @@ async fn story(capsule: &Capsule) {
     let known = runs(&client, "t1").await;
     assert_eq!((&known.uid, &known.interfaces), (&one.uid, &one.interfaces));
 
-    // the pod is restarted by hand: a new sandbox, and the same NIC and addresses in it
-    capsule.podman(&["pod", "restart", "t1"]);
+    // the pod is stopped by hand, and started: a new sandbox, the same NIC and addresses in it
+    capsule.podman(&["pod", "stop", "t1"]);
+    until("it is said to be stopped", async || {
+        let pod = pod(&client, "t1").await;
+        (pod.phase == PodPhase::Degraded && pod.message.contains("stopped")).then_some(())
+    })
+    .await;
+    capsule.podman(&["pod", "start", "t1"]);
     until("it is attached again", async || {
         let pod = pod(&client, "t1").await;
         let there = pod.phase == PodPhase::Running && pod.interfaces.first()?.rate.is_some();
