@@ -55,7 +55,7 @@ pub async fn add(conf: &Conf, env: &Environment) -> Result<AddResult, CniError> 
                 holder.index
             );
             return Err(CniError::new(
-                Code::AlreadyAttached,
+                Code::NameTaken,
                 message,
                 "choose another CNI_IFNAME",
             ));

@@ -30,12 +30,14 @@ pub enum Code {
     NotAvailable = 50,
     /// ADD could not be served, and attached containers may be cut off.
     LimitedConnectivity = 51,
-    /// The interface is attached already.
+    /// This very interface is attached to this very sandbox already.
     AlreadyAttached = 100,
     /// The NIC belongs to another pod.
     NicInUse = 101,
     /// What was set could not be read back, or differs.
     NotAsWanted = 102,
+    /// The pod has another interface of that name.
+    NameTaken = 103,
     /// Anything else.
     Internal = 999,
 }

@@ -210,7 +210,7 @@ fn bad_calls_change_nothing() {
     bench.ip_in_pod("link add data0 type veth peer name x");
     assert_eq!(
         code(&bench.call(&bench.verb(HOST_DEVICE, "ADD", "u1"), &conf)),
-        100
+        103
     );
     bench.ip_in_pod("link del data0");
     // the host's own namespace, no namespace, a folder

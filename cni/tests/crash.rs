@@ -73,34 +73,41 @@ fn assert_clean(bench: &Bench, why: &str) {
 }
 
 #[test]
-fn killed_at_any_step_the_next_call_brings_everything_home() {
-    for (plugin, class) in [("vdn-host-device", "dedicated"), ("vdn-macvlan", "shared")] {
-        for point in failpoint::ALL {
-            for way in WAYS_HOME {
-                let why = format!("{plugin} killed at {point}, then {way}");
-                let bench = Bench::new();
-                let conf = bench.conf(json!({}));
-                bench.prepare("u1", class);
-                let verb = if point.starts_with("add") {
-                    "ADD"
-                } else {
-                    "DEL"
-                };
-                if verb == "DEL" {
-                    good(&bench.call(&bench.verb(plugin, "ADD", "u1"), &conf));
-                }
-                let mut call = bench.verb(plugin, verb, "u1");
-                call.failpoint = Some(point);
-                let killed = bench.call(&call, &conf);
-                // nsenter has become the plugin, so the signal is seen here
-                assert_eq!(killed.status.signal(), Some(9), "{why}: {killed:?}");
-                go_home(&bench, plugin, &conf, way, &why);
-                assert_clean(&bench, &why);
-                if verb == "DEL" || way != "ADD again" {
-                    // whoever recorded a lease has queued its release
-                    let recorded = point != "add-before-record";
-                    assert_eq!(!bench.files("releases").is_empty(), recorded, "{why}");
-                }
+fn killed_at_any_step_a_dedicated_nic_comes_home() {
+    killed_at_any_step("vdn-host-device", "dedicated");
+}
+
+#[test]
+fn killed_at_any_step_a_shared_nic_loses_its_child() {
+    killed_at_any_step("vdn-macvlan", "shared");
+}
+
+fn killed_at_any_step(plugin: &str, class: &str) {
+    for point in failpoint::ALL {
+        for way in WAYS_HOME {
+            let why = format!("{plugin} killed at {point}, then {way}");
+            let bench = Bench::new();
+            let conf = bench.conf(json!({}));
+            bench.prepare("u1", class);
+            let verb = if point.starts_with("add") {
+                "ADD"
+            } else {
+                "DEL"
+            };
+            if verb == "DEL" {
+                good(&bench.call(&bench.verb(plugin, "ADD", "u1"), &conf));
+            }
+            let mut call = bench.verb(plugin, verb, "u1");
+            call.failpoint = Some(point);
+            let killed = bench.call(&call, &conf);
+            // the shell and nsenter have become the plugin, so the signal is seen here
+            assert_eq!(killed.status.signal(), Some(9), "{why}: {killed:?}");
+            go_home(&bench, plugin, &conf, way, &why);
+            assert_clean(&bench, &why);
+            if verb == "DEL" || way != "ADD again" {
+                // whoever recorded a lease has queued its release
+                let recorded = point != "add-before-record";
+                assert_eq!(!bench.files("releases").is_empty(), recorded, "{why}");
             }
         }
     }
