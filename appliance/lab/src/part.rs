@@ -31,11 +31,16 @@ pub enum Part {
     /// Delays the wide-area link.
     Relay(relay::Sides),
     /// The far end of a trial.
-    Far,
+    Far {
+        /// What is not counted of a stream's start.
+        warm_up: Duration,
+    },
     /// The near end of a trial: one stream.
     Send {
         /// Where to.
         to: Ipv4Addr,
+        /// For how long.
+        length: Duration,
     },
     /// The near end of a trial: round trips.
     Ping {
@@ -87,8 +92,13 @@ impl Part {
                 hold: Duration::from_micros(number("--hold-us")?),
                 queue: number("--queue")?,
             }),
-            Some("far") => Self::Far,
-            Some("send") => Self::Send { to: address()? },
+            Some("far") => Self::Far {
+                warm_up: Duration::from_millis(number("--warm-up-ms")?),
+            },
+            Some("send") => Self::Send {
+                to: address()?,
+                length: Duration::from_millis(number("--ms")?),
+            },
             Some("ping") => Self::Ping { to: address()? },
             Some("runtime") => {
                 let (runc, arguments) = rest.split_first().context("runc is not named")?;
@@ -102,8 +112,6 @@ impl Part {
     }
 }
 
-/// How long a stream of a trial lasts.
-const STREAM: Duration = Duration::from_millis(1500);
 /// Round trips of a trial.
 const TRIPS: u32 = 30;
 
@@ -125,8 +133,8 @@ pub fn play(part: Part) -> Result<ExitCode> {
         Part::Capsule { state } => return capsule::run(&Place::new(&state)),
         Part::Anchor { site } => site::anchor(&site)?,
         Part::Relay(sides) => relay::serve(&sides)?,
-        Part::Far => probe::far()?,
-        Part::Send { to } => probe::send(to, STREAM)?,
+        Part::Far { warm_up } => probe::far(warm_up)?,
+        Part::Send { to, length } => probe::send(to, length)?,
         Part::Ping { to } => probe::ping(to, TRIPS)?,
         Part::Runtime { runc, arguments } => match runtime::become_runc(&runc, &arguments)? {},
     }

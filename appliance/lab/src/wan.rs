@@ -7,7 +7,7 @@
 //! ```
 
 use crate::{
-    Options, preflight,
+    Options, preflight, probe,
     relay::Count,
     shell::{self, SHORT},
     site::{self, Pillar},
@@ -27,6 +27,11 @@ const TRY: [Ipv4Addr; 2] = [
     Ipv4Addr::new(169, 254, 77, 1),
     Ipv4Addr::new(169, 254, 77, 2),
 ];
+
+/// How much of a trial's stream is counted.
+const COUNTED: Duration = Duration::from_secs(1);
+/// Largest socket buffers of the trial, bytes: 10 Gb/s over 50 ms, both at once.
+const BUFFERS: &str = "4096 131072 134217728";
 
 /// Who makes the delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,8 +159,8 @@ pub async fn build(options: &Options, program: &Path, log: &Path) -> Result<(Wan
         }
     }
     let carries = if relay.is_some() {
-        let far = Far::start(program, log).await?;
-        Some(far.stream(program).await?)
+        let far = Far::start(program, options.rtt, log).await?;
+        Some(far.stream(program, options.rtt).await?)
     } else {
         None
     };
@@ -167,7 +172,7 @@ pub async fn build(options: &Options, program: &Path, log: &Path) -> Result<(Wan
                 .context("limiting the wide-area link")?;
         }
     }
-    let far = Far::start(program, log).await?;
+    let far = Far::start(program, options.rtt, log).await?;
     let rtt_us = far.ping(program).await?;
     drop(far);
     for (switch, address) in ["daejeon-switch", "busan-switch"].iter().zip(TRY) {
@@ -298,15 +303,21 @@ struct Far {
 }
 
 impl Far {
-    async fn start(program: &Path, log: &Path) -> Result<Self> {
+    async fn start(program: &Path, rtt: Span, log: &Path) -> Result<Self> {
         for (switch, address) in ["daejeon-switch", "busan-switch"].iter().zip(TRY) {
             site::ip(&format!(
                 "-n {switch} addr replace {address}/30 dev switch\n"
             ))
             .await?;
+            let widen = format!(
+                "echo {BUFFERS} > /proc/sys/net/ipv4/tcp_rmem; echo {BUFFERS} > /proc/sys/net/ipv4/tcp_wmem"
+            );
+            let inside = ["netns", "exec", switch, "sh", "-c", &widen];
+            shell::run("ip", inside, SHORT).await?;
         }
         let mut child = in_space("busan-switch", program)
-            .args(["lab", "part", "far"])
+            .args(["lab", "part", "far", "--warm-up-ms"])
+            .arg(probe::warm_up(rtt.duration()).as_millis().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(open(log)?)
@@ -333,10 +344,12 @@ impl Far {
             .context("the far end of the trial has ended")
     }
     /// One stream without a rate limit.
-    async fn stream(mut self, program: &Path) -> Result<Rate> {
+    async fn stream(mut self, program: &Path, rtt: Span) -> Result<Rate> {
+        let length = probe::warm_up(rtt.duration()) + COUNTED;
         let mut command = in_space("daejeon-switch", program);
-        command.args(["lab", "part", "send", "--to", &TRY[1].to_string()]);
-        shell::output(command, None, SHORT)
+        command.args(["lab", "part", "send", "--to", &TRY[1].to_string(), "--ms"]);
+        command.arg(length.as_millis().to_string());
+        shell::output(command, None, SHORT + length)
             .await
             .context("trying what the wide-area link carries")?;
         let line = self.line().await?;
