@@ -85,6 +85,9 @@ struct Wish {
     /// Kill the mover halfway and let it resume
     #[arg(long)]
     interrupt: bool,
+    /// Kill the sending site's supervisor while files move, and start it again afterwards
+    #[arg(long)]
+    kill_supervisor: bool,
     /// Leave the sites up afterwards
     #[arg(long)]
     keep: bool,
@@ -149,6 +152,7 @@ fn resolve(wish: Wish, until: Option<Stage>) -> Result<Options> {
         large: wish.large,
         both: wish.both,
         interrupt: wish.interrupt,
+        kill_supervisor: wish.kill_supervisor,
         until,
         keep: wish.keep,
         report: wish.report.as_deref().map(absolute).transpose()?,

@@ -122,8 +122,9 @@ async fn work(options: Options, place: &Place) -> Result<()> {
 /// The scenario, and the wait after it when the lab is kept.
 async fn serve(lab: Lab, keep: bool) -> Result<()> {
     let place = &lab.place;
+    let mut supervisor = None;
     if lab.options.moves() {
-        evidence::run(&lab, keep).await?;
+        supervisor = evidence::run(&lab, keep).await?;
     }
     if keep {
         let text = serde_json::to_vec(&crate::place::SITES).context("writing what is up")?;
@@ -132,6 +133,7 @@ async fn serve(lab: Lab, keep: bool) -> Result<()> {
         // the leash or a signal ends it
         std::future::pending::<()>().await;
     }
+    drop(supervisor);
     for daemons in lab.daemons {
         daemons.stop().await?;
     }

@@ -45,6 +45,11 @@ pub struct Daemons {
 }
 
 impl Daemons {
+    /// The supervisor's process.
+    pub fn supervisor(&self) -> Option<nix::unistd::Pid> {
+        let pid = self.dtnd.id()?;
+        i32::try_from(pid).ok().map(nix::unistd::Pid::from_raw)
+    }
     /// Asks both to end and waits for that.
     pub async fn stop(mut self) -> Result<()> {
         for (name, child) in [("dtnd", &mut self.dtnd), ("vdnd", &mut self.vdnd)] {
@@ -183,6 +188,21 @@ pub async fn start(
     })
 }
 
+/// Starts a site's supervisor again, with the file that it had.
+pub async fn supervise_again(
+    site: &Site,
+    engine: &Engine,
+    place: &Place,
+    options: &Options,
+) -> Result<Child> {
+    let root = place.root(site.name);
+    let file = root.join("etc/dtn/dtnd.toml");
+    fs::write(&file, dtnd_toml(options, &root, &engine.socket))
+        .with_context(|| format!("writing {}", file.display()))?;
+    let (child, _) = one(site, "dtnd", &file, dtn_api::DTND_SOCKET, place, options).await?;
+    Ok(child)
+}
+
 async fn one(
     site: &Site,
     name: &str,
@@ -193,7 +213,12 @@ async fn one(
 ) -> Result<(Child, Client)> {
     let root = place.root(site.name);
     let log = place.log(&format!("{}-{name}", site.name));
-    let file = fs::File::create(&log).with_context(|| format!("opening {}", log.display()))?;
+    // one that is started again goes on in the same log
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&log)
+        .with_context(|| format!("opening {}", log.display()))?;
     let again = file
         .try_clone()
         .with_context(|| format!("opening {}", log.display()))?;

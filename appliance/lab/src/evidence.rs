@@ -3,6 +3,7 @@
 
 use crate::{
     capsule::{Lab, step},
+    fault,
     place::SITES,
     progress::{Event, tell},
     scenario::{self, Agreed},
@@ -16,9 +17,11 @@ use dtn_measure::{
     verdict::LimitedBy,
 };
 use std::{fs, path::Path};
+use tokio::process::Child;
 
-/// Reserves, deploys, moves, reports; without `keep` also gives everything back.
-pub async fn run(lab: &Lab, keep: bool) -> Result<()> {
+/// Reserves, deploys, moves, reports; without `keep` also gives everything back. Gives a supervisor
+/// that was started again, which ends when it is let go.
+pub async fn run(lab: &Lab, keep: bool) -> Result<Option<Child>> {
     let (options, logs) = (&lab.options, lab.place.logs());
     let agreed = step(
         "slice from end to end",
@@ -82,6 +85,8 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<()> {
 
     let wire = agreed.ceiling.bps() as f64 / agreed.rate.bps().max(1) as f64;
     let mut directions: Vec<Direction> = Vec::new();
+    // the supervisor that was started again, held until the end
+    let mut again = None;
     let ways = if options.both {
         vec![(one, other), (other, one)]
     } else {
@@ -91,6 +96,20 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<()> {
         let name = format!("files from {} to {}", from.site.name, to.site.name);
         // the movers have deadlines of their own, which know the rate
         let moved = transfer::one_way(lab, from, to, agreed.ceiling.bps(), wire);
+        let moved = async {
+            if !options.kill_supervisor || from.site.index != 0 {
+                return moved.await;
+            }
+            let daemons = lab.daemons.first().context("no site is up")?;
+            let known = fault::before(daemons).await?;
+            let (moved, ()) = tokio::try_join!(moved, fault::kill_while_files_move(daemons, to))?;
+            again = Some(fault::after(lab, 0, &known).await?);
+            tell(&Event::Note(format!(
+                "dtnd of {} was killed while files moved; they went on, and started again it knows pod, lease and slice as before",
+                daemons.site
+            )));
+            Ok(moved)
+        };
         let direction = step(&name, 24 * 3600, Some(&lab.place.log("lab")), moved).await?;
         tell(&Event::Done {
             detail: format!(
@@ -127,7 +146,7 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<()> {
         report.checksums_ok,
         "the trees differ: the report says where"
     );
-    Ok(())
+    Ok(again)
 }
 
 fn report(lab: &Lab, agreed: &Agreed, directions: Vec<Direction>) -> Result<Report> {

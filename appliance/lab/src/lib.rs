@@ -19,6 +19,7 @@
 //! * [`site`], [`wan`], [`relay`], [`probe`]: cables, switches, the link between them.
 //! * [`engine`], [`runtime`], [`daemons`]: podman and the appliance's own daemons.
 //! * [`scenario`], [`transfer`], [`mover`]: the verbs an operator would use, and the files that move.
+//! * [`fault`]: what is killed on purpose.
 //! * [`load`], [`evidence`]: what was measured, and the report.
 //!
 //! The lab is the crew that cables the sites. It uses iproute2 for that and not dtn-link, so that it
@@ -29,6 +30,7 @@ pub mod cgroups;
 pub mod daemons;
 pub mod engine;
 pub mod evidence;
+pub mod fault;
 pub mod janitor;
 pub mod load;
 pub mod mover;

@@ -63,6 +63,9 @@ pub struct Options {
     pub both: bool,
     /// Kill the mover halfway and let it resume.
     pub interrupt: bool,
+    /// Kill the sending site's supervisor while files move, and start it again afterwards.
+    #[serde(default)]
+    pub kill_supervisor: bool,
     /// Bring the sites up to here and leave them; move files when absent.
     pub until: Option<Stage>,
     /// Leave the sites up afterwards.

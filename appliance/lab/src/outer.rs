@@ -163,7 +163,16 @@ fn make_ready(place: &Place, options: &Options) -> Result<()> {
         "This folder is a lab's; `dtnctl lab run` sweeps it.\n",
     )
     .with_context(|| format!("writing {}", place.mark().display()))?;
-    drop(janitor::lock(place)?);
+    // another lab's logs are not touched while it is up
+    let lock = janitor::lock(place)?;
+    for log in
+        fs::read_dir(place.logs()).with_context(|| format!("listing {}", place.logs().display()))?
+    {
+        let log = log.context("listing the logs")?.path();
+        fs::remove_file(&log)
+            .with_context(|| format!("removing the last run's {}", log.display()))?;
+    }
+    drop(lock);
     let plan = serde_json::to_vec_pretty(options).context("writing the options down")?;
     fs::write(place.plan(), plan).with_context(|| format!("writing {}", place.plan().display()))?;
     Ok(())

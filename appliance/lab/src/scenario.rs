@@ -94,7 +94,12 @@ pub async fn reserve(all: &[Daemons], options: &Options) -> Result<Agreed> {
     if settled.state != NegotiationState::Agreed {
         let fits = offer
             .filter(|offer| !settled.reason.contains(&offer.rate.to_string()))
-            .map(|offer| format!("; {} would fit (limited by {})", offer.rate, offer.limited_by));
+            .map(|offer| {
+                format!(
+                    "; {} would fit (limited by {})",
+                    offer.rate, offer.limited_by
+                )
+            });
         bail!(
             "the slice was not agreed ({:?}): {}{}",
             settled.state,

@@ -16,6 +16,7 @@ fn options(state: &Path) -> Options {
         large: "2GiB".parse().unwrap(),
         both: false,
         interrupt: false,
+        kill_supervisor: false,
         until: None,
         keep: false,
         report: None,

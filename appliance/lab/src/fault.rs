@@ -1,0 +1,130 @@
+//! A fault that is wanted: the sending site's supervisor is killed while files move. The transfer
+//! goes on without it, and started again it knows pod, leases and slice as before.
+
+use crate::{
+    capsule::Lab,
+    daemons::{self, Daemons, until},
+    load,
+    scenario::{POD, SLICE},
+    transfer::End,
+};
+use anyhow::{Context, Result, ensure};
+use dtn_api::{
+    LOCAL_BASE, Rate,
+    local::{LocalSlice, Pod, PodPhase},
+};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Bytes at the far end from which on files are moving for sure.
+const MOVING: u64 = 16 << 20;
+
+/// What a supervisor knows of the run.
+#[derive(Debug, PartialEq)]
+pub struct Known {
+    uid: String,
+    ips: Vec<String>,
+    rate: Option<Rate>,
+    leases: Vec<String>,
+    slice: String,
+}
+
+/// Asks a supervisor what it knows; `None` while its pod does not run.
+async fn ask(daemons: &Daemons) -> Result<Option<Known>, dtn_api::client::ClientError> {
+    let pod: Pod = daemons.dtn.get(&format!("{LOCAL_BASE}/pods/{POD}")).await?;
+    let slice: LocalSlice = daemons
+        .dtn
+        .get(&format!("{LOCAL_BASE}/slices/{SLICE}"))
+        .await?;
+    let leases: Value = daemons.dtn.get(&format!("{LOCAL_BASE}/leases")).await?;
+    let mut ids = Vec::new();
+    lease_ids(&leases, &mut ids);
+    ids.sort();
+    Ok((pod.phase == PodPhase::Running).then(|| Known {
+        uid: pod.uid,
+        ips: pod
+            .interfaces
+            .iter()
+            .flat_map(|interface| interface.ips.clone())
+            .collect(),
+        rate: pod.interfaces.first().and_then(|interface| interface.rate),
+        leases: ids,
+        slice: slice.slice.id.to_string(),
+    }))
+}
+
+/// Ids of leases wherever they stand in the answer.
+fn lease_ids(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Array(all) => all.iter().for_each(|one| lease_ids(one, found)),
+        Value::Object(fields) => match (
+            fields.get("client_id"),
+            fields.get("id").and_then(Value::as_str),
+        ) {
+            (Some(_), Some(id)) => found.push(id.to_owned()),
+            _ => fields.values().for_each(|one| lease_ids(one, found)),
+        },
+        _ => {}
+    }
+}
+
+/// What the supervisor knows before it is killed.
+pub async fn before(daemons: &Daemons) -> Result<Known> {
+    let known = until("the supervisor knows its pod", || ask(daemons)).await?;
+    ensure!(
+        !known.leases.is_empty(),
+        "{} knows of no lease while its pod runs",
+        daemons.site
+    );
+    Ok(known)
+}
+
+/// Kills the supervisor once files arrive at the far end.
+pub async fn kill_while_files_move(daemons: &Daemons, to: &End<'_>) -> Result<()> {
+    let [start, _] = load::link_bytes(to.pid, &to.ifname)?;
+    while load::link_bytes(to.pid, &to.ifname)?[0].saturating_sub(start) < MOVING {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let pid = daemons
+        .supervisor()
+        .context("the supervisor has ended already")?;
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)
+        .with_context(|| format!("killing dtnd of {}", daemons.site))
+}
+
+/// Starts the supervisor again and holds what it knows against what it knew.
+pub async fn after(lab: &Lab, index: usize, known: &Known) -> Result<tokio::process::Child> {
+    let daemons = lab.daemons.get(index).context("no such site")?;
+    let (site, engine) = lab
+        .sites
+        .get(index)
+        .zip(lab.engines.get(index))
+        .context("no such site")?;
+    let child = daemons::supervise_again(site, engine, &lab.place, &lab.options).await?;
+    let now = until("the supervisor knows its pod again", || ask(daemons)).await?;
+    ensure!(
+        now == *known,
+        "dtnd of {} was killed, and started again it knows {now:?}, where it knew {known:?}",
+        site.name
+    );
+    Ok(child)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_are_found_in_a_list_however_it_is_wrapped() {
+        let lease = serde_json::json!({"id": "a", "client_id": "x", "slice_id": "s"});
+        for answer in [
+            serde_json::json!([lease]),
+            serde_json::json!({"items": [lease]}),
+            serde_json::json!([{"lease": lease}]),
+        ] {
+            let mut found = Vec::new();
+            lease_ids(&answer, &mut found);
+            assert_eq!(found, ["a"], "{answer}");
+        }
+    }
+}
