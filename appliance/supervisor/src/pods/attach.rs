@@ -86,10 +86,12 @@ pub(super) async fn add(host: &Host, call: &Call<'_>) -> Result<(), Problem> {
         .kill_on_drop(true)
         .spawn()
         .map_err(|e| {
-            failed(&format!(
-                "starting {}: {e}: install the plugins there, or set cni.bin-dir",
+            let why = format!(
+                "{doing}: starting {}: {e}: install the plugins there, or set cni.bin-dir",
                 program.display()
-            ))
+            );
+            // trying again does not install it
+            Problem::new(Kind::StateConflict, why)
         })?;
     let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(failed(&"it has no input or output"));

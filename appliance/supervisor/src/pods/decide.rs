@@ -2,7 +2,7 @@
 //! the kernel say. Deploy, restart of `dtnd`, restart of a pod and reboot are all the same rule,
 //! asked again after each step until there is nothing left to do.
 //!
-//! Invariant: the order is sandbox, pin, prepare, attach, start, so that the NIC is never in a
+//! Invariant: the order is prepare, make, sandbox, pin, attach, start, so that the NIC is never in a
 //! sandbox that dies with its process, and nothing of the pod runs before its NIC is there.
 
 use super::book::{Step, Wanted};
@@ -106,6 +106,8 @@ pub fn next(wanted: Wanted, step: Step, same_boot: bool, seen: &Seen) -> Do {
     }
     let Some(pod) = seen.pod else {
         return match step {
+            // what cannot be had is told before the engine has made anything
+            Step::Booked | Step::Made if !seen.prepared => Do::Prepare,
             Step::Booked | Step::Made => Do::Make,
             Step::Attaching | Step::Started => Do::ClearUp,
         };
@@ -186,13 +188,14 @@ mod tests {
                 Booked,
                 true,
                 seen(None, Bare, false, None),
-                Do::Make,
+                Do::Prepare,
             ),
+            ("had", Booked, true, seen(None, Bare, true, None), Do::Make),
             (
                 "killed before the engine",
                 Made,
                 true,
-                seen(None, Bare, false, None),
+                seen(None, Bare, true, None),
                 Do::Make,
             ),
             (

@@ -101,6 +101,14 @@ impl Pods {
     }
 
     async fn deploy_now(&self, request: DeployRequest) -> Result<Pod, Problem> {
+        if request.slice.is_none() {
+            let why = "a pod without a slice has no addresses";
+            return Err(Problem::new(Kind::NotBuilt, why).at(
+                "/slice",
+                "name a slice; one of class best_effort books no rate (dtnctl slice reserve NAME \
+                 --class best_effort)",
+            ));
+        }
         let host = &self.0.host;
         let name = request.name.clone();
         let lock = self.lock_of(&name);

@@ -65,6 +65,28 @@ pub(super) fn wanted(
     }
 }
 
+/// The view, with the slices of these bindings that are newer than it: whether one is lost is
+/// asked, never guessed.
+pub(super) async fn known<'a>(
+    host: &Host,
+    bindings: impl Iterator<Item = &'a SliceBinding>,
+    now: Timestamp,
+) -> SliceView {
+    let mut view = host.uplink.watch().borrow().clone();
+    for binding in bindings {
+        let there = view.slices.iter().any(|slice| slice.id == binding.id);
+        if there || now >= binding.ends_at {
+            continue;
+        }
+        match host.uplink.slice(binding.id).await {
+            Ok(slice) => view.slices.push(slice),
+            Err(problem) if problem.is(Kind::NotFound) => {}
+            Err(problem) => view.trouble = problem.to_string(),
+        }
+    }
+    view
+}
+
 /// One interface that is paced.
 #[derive(Debug, Clone)]
 struct Sender {
@@ -127,7 +149,9 @@ pub(super) async fn once(host: &Host, readings: &std::sync::Mutex<Readings>) {
         let nic = nics.iter().find(|nic| nic.name.as_str() == name);
         nic.and_then(|nic| nic.speed)
     };
-    let (view, now) = (host.uplink.watch().borrow().clone(), Timestamp::now());
+    let now = Timestamp::now();
+    let bindings = attached.iter().flat_map(|(_, interface)| &interface.slices);
+    let view = known(host, bindings, now).await;
     let mut senders: Vec<Sender> = attached
         .iter()
         .map(|(record, interface)| {

@@ -19,9 +19,6 @@ const BASE: &str = "http://podman/v4.0.0/libpod";
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Within this the socket has to answer at all.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long containers get to end by themselves, seconds. Longer than any template's
-/// `terminationGracePeriodSeconds`, so that a mover writes its journal.
-const GRACE: u32 = 15;
 /// Longest answer that is read, bytes.
 const LARGEST: usize = 8 << 20;
 
@@ -333,10 +330,9 @@ impl Engine for Podman {
     fn stop<'a>(&'a self, pod: &'a str) -> Answer<'a, ()> {
         Box::pin(async move {
             let doing = format!("stopping the pod {pod}");
-            let grace = GRACE.to_string();
             let path = format!("/pods/{pod}/stop");
-            let query = [("t", grace.as_str())];
-            self.settle(&doing, Method::POST, &path, &query, true).await
+            // each container has its own time: the template's terminationGracePeriodSeconds
+            self.settle(&doing, Method::POST, &path, &[], true).await
         })
     }
 

@@ -77,12 +77,6 @@ pub(super) async fn prepare(
     }
     let nics = host.inventory.nics().await?;
     let nic = choose(&nics, wish, slice.as_ref())?.clone();
-    if slice.is_some() {
-        // the pacing goes by the view: a slice that is newer than it would count as lost
-        let given = nics.iter().filter(|nic| nic.class.is_some());
-        let own: Vec<HostId> = given.map(|nic| HostId::untagged(nic.mac)).collect();
-        host.uplink.refresh(&own).await?;
-    }
     let client = wish.client_id(&host.config.host);
     let mac = match wish.class {
         NicClass::Dedicated => nic.mac,
@@ -345,7 +339,12 @@ pub(super) async fn refresh(host: &Host, key: &str) -> Result<(), Problem> {
     };
     let before = prepared.clone();
     let nics = host.inventory.nics().await?;
-    let view = host.uplink.watch().borrow().clone();
+    let now = Timestamp::now();
+    let bindings = before
+        .interfaces
+        .iter()
+        .flat_map(|interface| &interface.slices);
+    let view = pacing::known(host, bindings, now).await;
     for interface in &mut prepared.interfaces {
         let there = nics.iter().any(|nic| same(&nic.identity, &interface.nic));
         let by_name = nics.iter().find(|nic| nic.name == interface.nic_name);
@@ -354,7 +353,7 @@ pub(super) async fn refresh(host: &Host, key: &str) -> Result<(), Problem> {
         }
         let speed = by_name.and_then(|nic| nic.speed);
         for binding in &mut interface.slices {
-            let rate = pacing::wanted(binding, &view, Timestamp::now(), speed);
+            let rate = pacing::wanted(binding, &view, now, speed);
             binding.rate_bps = rate.bps();
         }
     }

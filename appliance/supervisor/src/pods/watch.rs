@@ -40,7 +40,7 @@ fn remark(health: Health) -> &'static str {
         }
         Health::SandboxOrphaned => {
             "the process of its sandbox ended; traffic goes on in the pinned sandbox: podman pod \
-             restart makes a new one"
+             stop and podman pod start make a new one"
         }
     }
 }
@@ -86,6 +86,9 @@ impl Pods {
         let Some(mut entry) = book::read(places, name)? else {
             return Ok(());
         };
+        if entry.wanted == book::Wanted::Failed {
+            return Ok(());
+        }
         match self.on(&mut entry).await {
             Ok(Came::Rest(Health::Failed)) => Ok(()),
             Ok(Came::Rest(health)) => self.note(&mut entry, remark(health)),
