@@ -40,9 +40,12 @@ pub fn status(text: &str) {
 
 /// Writes to the state folder, flushes and reads back: what every record relies on.
 pub async fn probe(places: &Places) -> Result<(), Problem> {
+    /// Two at once would read what the other wrote.
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let file = places.state().join("probe");
     let path = file.clone();
     let probe = tokio::task::spawn_blocking(move || {
+        let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
         let token = uuid::Uuid::new_v4();
         atomic_file::write(&file, token.as_bytes(), 0o600)?;
         let back = atomic_file::read(&file, 64)?;
