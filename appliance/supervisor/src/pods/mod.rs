@@ -106,7 +106,7 @@ impl Pods {
             return Err(Problem::new(Kind::NotBuilt, why).at(
                 "/slice",
                 "name a slice; one of class best_effort books no rate (dtnctl slice reserve NAME \
-                 --class best_effort)",
+                 --class best-effort)",
             ));
         }
         let host = &self.0.host;

@@ -100,6 +100,14 @@ impl Pods {
                 }
                 self.finish(&mut entry).await
             }
+            // cut off while it was made, and trying again cannot help: as deploy itself does it
+            Err(problem)
+                if !problem.retryable
+                    && entry.step != book::Step::Started
+                    && entry.wanted == book::Wanted::Up =>
+            {
+                Err(self.give_up(&mut entry, problem).await)
+            }
             Err(problem) => {
                 let kept = entry.message == problem.to_string();
                 if !kept {
