@@ -305,7 +305,45 @@ pub fn furnish() -> Result<()> {
     tmpfs(Path::new("/dev/shm"), "mode=1777")?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), CAREFUL, None::<&str>)
         .context("mounting the capsule's /sys")?;
-    own_cgroups(&hierarchies)
+    own_cgroups(&hierarchies)?;
+    own_containers()
+}
+
+/// podman keeps a cache of what it has copied in `/var/lib/containers`, whatever other places it is
+/// told. The capsule's is in memory. Where the machine has no such folder, none is made on it:
+/// `/var/lib` is put together anew, each entry bound to its own.
+fn own_containers() -> Result<()> {
+    let (all, own) = (Path::new("/var/lib"), Path::new("/var/lib/containers"));
+    if own.is_dir() {
+        return tmpfs(own, "mode=755");
+    }
+    let aside = Path::new("/run/var-lib-aside");
+    fs::create_dir_all(aside).with_context(|| format!("making {}", aside.display()))?;
+    tmpfs(aside, "mode=755")?;
+    for entry in fs::read_dir(all).with_context(|| format!("listing {}", all.display()))? {
+        let entry = entry.with_context(|| format!("listing {}", all.display()))?;
+        let (from, to) = (entry.path(), aside.join(entry.file_name()));
+        let making = || format!("making {}", to.display());
+        let kind = entry
+            .file_type()
+            .with_context(|| format!("looking at {}", from.display()))?;
+        if kind.is_symlink() {
+            let target =
+                fs::read_link(&from).with_context(|| format!("reading {}", from.display()))?;
+            std::os::unix::fs::symlink(target, &to).with_context(making)?;
+            continue;
+        }
+        if kind.is_dir() {
+            fs::create_dir(&to).with_context(making)?;
+        } else {
+            fs::File::create(&to).with_context(making)?;
+        }
+        bind(&from, &to)?;
+    }
+    let empty = aside.join("containers");
+    fs::create_dir(&empty).with_context(|| format!("making {}", empty.display()))?;
+    bind(aside, all)?;
+    detach(aside)
 }
 
 /// Mounts the same hierarchies again: in a cgroup namespace that shows only what lies below its root

@@ -209,7 +209,8 @@ fn machine() -> Result<String> {
     ))
 }
 
-/// The JSON and the plot, in the state folder and where they were asked for.
+/// The JSON and the plot, in the state folder; the outer process puts them where they were asked
+/// for, which need not be a place that the capsule sees.
 fn write(lab: &Lab, report: &Report) -> Result<()> {
     let json = serde_json::to_string_pretty(report).context("writing the report")? + "\n";
     let names: Vec<_> = report
@@ -236,21 +237,7 @@ fn write(lab: &Lab, report: &Report) -> Result<()> {
     let own_plot = own.with_extension("svg");
     put(&own, &json)?;
     put(&own_plot, &svg)?;
-    if let Some(file) = &lab.options.report {
-        put(file, &json)?;
-    }
-    if let Some(file) = &lab.options.plot() {
-        put(file, &svg)?;
-    }
-    let (report, plot) = (
-        lab.options.report.clone().unwrap_or(own),
-        lab.options.plot().unwrap_or(own_plot),
-    );
-    tell(&Event::Note(format!(
-        "report {}, plot {}",
-        report.display(),
-        plot.display()
-    )));
+    tell(&Event::Reported);
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use std::{
         net::UnixStream,
         process::CommandExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{ChildStdin, Command, Stdio},
     sync::mpsc,
     thread,
@@ -61,7 +61,7 @@ pub fn run(options: &Options) -> Result<()> {
     let (sender, happenings) = mpsc::channel();
     listen(stdout, sender.clone());
     hand_on_interrupts(sender)?;
-    let outcome = follow(&happenings, leash);
+    let outcome = follow(&happenings, leash, &place, options);
     if outcome.kept && outcome.failure.is_none() {
         say(&format!(
             "lab: the sites are up; look at them with `dtnctl --site daejeon status`, take them down with `dtnctl lab down --state {}`",
@@ -242,8 +242,33 @@ struct Outcome {
     failure: Option<String>,
 }
 
+/// Puts report and plot where they were asked for; says where they are.
+fn put_report(place: &Place, options: &Options) -> Result<String> {
+    let report = place.report();
+    let plot = report.with_extension("svg");
+    let put = |from: &Path, to: Option<PathBuf>| -> Result<PathBuf> {
+        let Some(to) = to else {
+            return Ok(from.to_path_buf());
+        };
+        fs::copy(from, &to).with_context(|| format!("writing {}", to.display()))?;
+        Ok(to)
+    };
+    let report = put(&report, options.report.clone())?;
+    let plot = put(&plot, options.plot())?;
+    Ok(format!(
+        "lab: report {}, plot {}",
+        report.display(),
+        plot.display()
+    ))
+}
+
 /// Prints until the capsule is silent for good, or up and kept.
-fn follow(happenings: &mpsc::Receiver<Happening>, leash: ChildStdin) -> Outcome {
+fn follow(
+    happenings: &mpsc::Receiver<Happening>,
+    leash: ChildStdin,
+    place: &Place,
+    options: &Options,
+) -> Outcome {
     let (printer, mut leash, mut outcome) = (Printer::default(), Some(leash), Outcome::default());
     loop {
         let line = match happenings.recv_timeout(Duration::from_secs(1)) {
@@ -251,6 +276,10 @@ fn follow(happenings: &mpsc::Receiver<Happening>, leash: ChildStdin) -> Outcome 
                 match &event {
                     Event::Failed(why) => outcome.failure = Some(why.clone()),
                     Event::Kept => outcome.kept = true,
+                    Event::Reported => match put_report(place, options) {
+                        Ok(where_to) => say(&where_to),
+                        Err(error) => outcome.failure = Some(format!("{error:#}")),
+                    },
                     _ => {}
                 }
                 printer.line(&event, Instant::now())

@@ -375,12 +375,19 @@ fn wrong_state(place: &Place) -> Option<String> {
         ));
     }
     // the capsule has its own of these
-    if ["/run", "/var/run", "/dev", "/proc", "/sys"]
-        .iter()
-        .any(|below| state.starts_with(below))
+    if [
+        "/run",
+        "/var/run",
+        "/dev",
+        "/proc",
+        "/sys",
+        "/var/lib/containers",
+    ]
+    .iter()
+    .any(|below| state.starts_with(below))
     {
         return Some(format!(
-            "--state {shown}: must not be below /run, /dev, /proc or /sys: choose one on a disk"
+            "--state {shown}: must not be below /run, /dev, /proc, /sys or /var/lib/containers: choose another on a disk"
         ));
     }
     match fs::read_dir(state) {

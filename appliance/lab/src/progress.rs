@@ -30,6 +30,8 @@ pub enum Event {
     Note(String),
     /// The evidence.
     Table(String),
+    /// Report and plot lie in the state folder, ready to be put where they were asked for.
+    Reported,
     /// The sites are up and stay.
     Kept,
     /// It failed, with the whole chain of reasons.
@@ -97,7 +99,7 @@ impl Printer {
             }
             Event::Note(text) => Some(format!("lab: {text}")),
             Event::Table(text) => Some(format!("\n{text}")),
-            Event::Kept => None,
+            Event::Kept | Event::Reported => None,
             Event::Failed(why) => {
                 let during = step
                     .take()
