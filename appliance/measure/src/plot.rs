@@ -108,7 +108,10 @@ mod tests {
         ] {
             assert!(svg.contains(part), "{part:?} is missing");
         }
-        assert!(svg.matches("<polyline").count() >= 2, "one line for the ceiling, one for the curve");
+        assert!(
+            svg.matches("<polyline").count() >= 2,
+            "one line for the ceiling, one for the curve"
+        );
     }
 
     #[test]
