@@ -65,7 +65,7 @@ group shell shellcheck "${scripts[@]}"
 group lints cargo clippy --workspace --all-targets --locked -- -D warnings
 group tests cargo test --workspace --locked
 group crash cargo test -p dtn-cni --locked --features failpoints --test crash
-group documentation env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
+group documentation env RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --workspace --no-deps --locked --quiet
 group build ./install.sh --build
 group readme tests/readme
 group lab tests/lab

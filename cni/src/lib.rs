@@ -1,7 +1,7 @@
 //! CNI plugins that give a pod a NIC of its own (`vdn-host-device`) or a child of a shared one
 //! (`vdn-macvlan`), and the record that brings everything home, whatever died in between.
 //!
-//! The way of an ADD: [`env`] and [`conf`] say what the runtime wants, [`wish`] joins that with
+//! The way of an ADD: [`mod@env`] and [`conf`] say what the runtime wants, [`wish`] joins that with
 //! what was prepared, [`attach`] writes the [`record`] and acts on the kernel, [`spec`] prints the
 //! result. DEL, GC, the boot and the supervisor all call [`reconcile`], which needs nothing but the
 //! record. [`run`] is the loop around it all.

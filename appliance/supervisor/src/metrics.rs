@@ -1,4 +1,4 @@
-//! Metrics in the OpenMetrics text format. Everything is read when it is asked for: [`read`] looks,
+//! Metrics in the OpenMetrics text format. Everything is read when it is asked for: `read` looks,
 //! [`render`] writes; nothing is counted on the side that could drift from what is.
 
 use crate::{Host, host_facts::HostFacts, inventory::prepared_files, renew::LeaseCounts};

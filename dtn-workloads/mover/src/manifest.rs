@@ -126,7 +126,7 @@ pub fn write(entries: &[Entry], mut out: impl Write) -> io::Result<()> {
     out.flush()
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 pub fn read(input: impl BufRead) -> Result<Vec<Entry>, ManifestError> {
     let damaged = |line, reason: &str| ManifestError::Damaged {
         line,
