@@ -254,7 +254,9 @@ impl Site {
         command
             .arg("--target")
             .arg(self.pid.to_string())
-            .args(["--net", "--mount", "--uts", "--"])
+            // its root too: entering a mount namespace leads to that namespace's root, which is
+            // another one where the lab itself runs in a chroot
+            .args(["--net", "--mount", "--uts", "--root", "--wd", "--"])
             .arg(program);
         command
     }
