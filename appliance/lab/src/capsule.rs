@@ -298,6 +298,7 @@ pub(crate) fn tmpfs(target: &Path, options: &str) -> Result<()> {
 
 /// Makes the capsule's own places. Called in a mount namespace that shares nothing back.
 pub fn furnish() -> Result<()> {
+    crate::root::make_own()?;
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
     let hierarchies = cgroups::parse(&mounts);
     tmpfs(Path::new("/run"), "mode=755")?;

@@ -42,6 +42,7 @@ pub mod preflight;
 pub mod probe;
 pub mod progress;
 pub mod relay;
+pub mod root;
 pub mod runtime;
 pub mod scenario;
 pub mod shell;
