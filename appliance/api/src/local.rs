@@ -169,7 +169,7 @@ pub struct DeployRequest {
     /// Values over the template's own.
     #[serde(default)]
     pub values: BTreeMap<String, String>,
-    /// Slice by name; without one the interface is best effort and needs addresses in `values`.
+    /// Slice by name. Without one the answer is 422: addresses come from a slice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slice: Option<Name>,
     /// Class of NIC.
