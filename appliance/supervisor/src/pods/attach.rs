@@ -128,7 +128,7 @@ pub(super) async fn add(host: &Host, call: &Call<'_>) -> Result<(), Problem> {
 fn problem(doing: &str, error: &ErrorObject) -> Problem {
     let kind = match error.code {
         11 => Kind::BackendUnavailable,
-        7 | 101 => Kind::StateConflict,
+        7 | 101 | 103 => Kind::StateConflict,
         _ => Kind::BackendError,
     };
     let mut detail = format!("{doing}: {}", error.msg);
@@ -176,6 +176,7 @@ mod tests {
         for (code, kind) in [
             (11, Kind::BackendUnavailable),
             (101, Kind::StateConflict),
+            (103, Kind::StateConflict),
             (999, Kind::BackendError),
         ] {
             let error = ErrorObject {
