@@ -2,34 +2,48 @@
 //! the mount namespace of a container (`podman exec`) would come out at the machine's own root:
 //! entering a mount namespace leads to the root of the namespace, not to that of a process.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::{
     mount::{MsFlags, mount},
-    sched::{CloneFlags, setns},
-    sys::stat::{FileStat, fstat, stat},
-    unistd::{chdir, chroot, fchdir},
+    sched::{CloneFlags, setns, unshare},
+    sys::stat::{FileStat, stat},
+    unistd::fchdir,
 };
 use std::fs::File;
 
 /// Moves our root onto the root of our mount namespace, as `switch_root` does; nothing to do where
-/// it is that already. Called in a private mount namespace, by a process of one thread.
+/// it is that already. Called in a private mount namespace.
+///
+/// A thread of its own does it, which shares neither root nor folder with the rest of the process:
+/// the kernel lets no other enter a mount namespace. What it moves is moved for all.
 pub fn make_own() -> Result<()> {
-    let root = File::open("/").context("opening the root")?;
-    let ours = fstat(&root).context("looking at the root")?;
-    let namespace = File::open("/proc/self/ns/mnt").context("opening the mount namespace")?;
-    enter(&namespace).context("looking for the root of the mount namespace")?;
-    let whole = stat("/").context("looking at the root of the mount namespace")?;
-    fchdir(&root).context("going back to the root")?;
-    if !same(&ours, &whole) {
+    std::thread::spawn(|| {
+        let root = File::open("/").context("opening the root")?;
+        unshare(CloneFlags::CLONE_FS).context("parting from the other threads' root")?;
+        let ours = stat("/").context("looking at the root")?;
+        if same(&ours, &of_namespace()?) {
+            return Ok(());
+        }
+        fchdir(&root).context("going back to the root")?;
         mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).context(
             "the lab runs in a chroot whose root is no mount point: bind the folder onto itself first (mount --bind DIR DIR)",
         )?;
-    }
-    chroot(".").context("taking the root")?;
-    chdir("/").context("going to the root")?;
-    let now = stat("/").context("looking at the new root")?;
-    ensure!(same(&ours, &now), "the root is another one than before");
-    Ok(())
+        ensure!(
+            same(&ours, &of_namespace()?),
+            "the root of the mount namespace is another one than before"
+        );
+        Ok(())
+    })
+    .join()
+    .map_err(|_| anyhow!("the thread that moves the root panicked"))?
+}
+
+/// What is at the root of our mount namespace, which the thread then stands at.
+fn of_namespace() -> Result<FileStat> {
+    let namespace =
+        File::open("/proc/thread-self/ns/mnt").context("opening the mount namespace")?;
+    enter(&namespace).context("entering the mount namespace")?;
+    stat("/").context("looking at the root of the mount namespace")
 }
 
 #[allow(
