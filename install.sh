@@ -78,7 +78,7 @@ run_step() {
         fail "$name: not done after $deadline s and ended; the log is $log"
     elif ((rc != 0)); then
         tail -n 15 "$log" >&2
-        fail "$name: failed with status $rc; the whole log is $log"
+        fail "$name: failed with status $rc; the whole log is $log${remedy:+; $remedy}"
     fi
     say "$name: done in $(($(date +%s) - start)) s"
 }
@@ -127,7 +127,9 @@ install_packages() {
             fail "this machine has no apt-get: install by hand: ${missing[*]}"
         say "packages to add: ${missing[*]}"
         export DEBIAN_FRONTEND=noninteractive
-        run_step apt-update 600 apt-get -q update
+        local remedy="on a machine without a network install these first: ${missing[*]}"
+        # without Error-Mode a failed fetch is only a warning, and the next step fails in its stead
+        run_step apt-update 600 apt-get -q -o APT::Update::Error-Mode=any update
         # podman would start its socket; the lab has its own and touches nothing of the machine's
         run_step apt-install 1800 apt-get -q install -y --no-install-recommends "${missing[@]}"
         printf '%s\n' "${missing[@]}" >>"$logs/added-packages"

@@ -112,7 +112,7 @@ impl Negotiations {
                         Kind::NameTaken,
                         format!(
                             "slice {} is {:?} already, for another wish (negotiation {}): end it \
-                             with dtnctl slice delete {}, or choose another name",
+                             with dtnctl slice release {}, or choose another name",
                             ask.name, case.step, case.id, ask.name
                         ),
                     ));
