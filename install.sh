@@ -52,7 +52,8 @@ fail() {
 }
 
 # run_step NAME SECONDS COMMAND...: runs a long step with a deadline, its output in a log, and a line
-# about once in ten seconds, so that nobody wonders whether it hangs.
+# about once in ten seconds, so that nobody wonders whether it hangs. A failure tells $remedy, if the
+# caller has one.
 run_step() {
     local name=$1 deadline=$2 log start last=0 now pid rc=0
     shift 2
