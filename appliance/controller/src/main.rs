@@ -1,6 +1,7 @@
 //! `vdnd`: the controller of one VDN domain.
 
 use clap::Parser;
+use dtn_api::layered::Loaded;
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -40,14 +41,14 @@ fn main() -> ExitCode {
             };
         }
     };
-    for warning in &loaded.warnings {
-        eprintln!("vdnd: {warning}");
-    }
     if arguments.check_config {
+        for warning in &loaded.warnings {
+            eprintln!("vdnd: {warning}");
+        }
         println!("{}: valid", arguments.config.display());
         return ExitCode::SUCCESS;
     }
-    match run(&arguments, loaded.config) {
+    match run(&arguments, loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("vdnd: {e:#}");
@@ -56,13 +57,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments, config: vdnd::Config) -> anyhow::Result<()> {
+fn run(arguments: &Arguments, loaded: Loaded<vdnd::Config>) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_env("DTN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // what cannot be logged is lost; told on standard error it would end the process, when that
+        // is a file on a full disk
+        .log_internal_errors(false)
         .init();
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
     // the only provider: two would make the first TLS call panic
     if rustls::crypto::ring::default_provider()
         .install_default()
@@ -87,6 +94,6 @@ fn run(arguments: &Arguments, config: vdnd::Config) -> anyhow::Result<()> {
             }
             ask_to_stop.cancel();
         });
-        vdnd::run(config, &arguments.root, stop).await
+        vdnd::run(loaded.config, &arguments.root, stop).await
     })
 }

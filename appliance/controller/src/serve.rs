@@ -52,11 +52,10 @@ pub struct Running {
     served: tokio::task::JoinHandle<()>,
 }
 impl Running {
-    /// Waits until everything has ended.
-    pub async fn ended(self) {
-        if let Err(e) = self.served.await {
-            tracing::error!("serving: {e}");
-        }
+    /// Waits until everything has ended; a panic is a failure.
+    pub async fn ended(self) -> anyhow::Result<()> {
+        use anyhow::Context;
+        self.served.await.context("serving")
     }
 }
 
@@ -142,8 +141,7 @@ pub async fn start(
 
 /// Runs a controller until it is stopped.
 pub async fn run(config: Config, root: &Path, stop: CancellationToken) -> anyhow::Result<()> {
-    start(config, root, stop).await?.ended().await;
-    Ok(())
+    start(config, root, stop).await?.ended().await
 }
 
 async fn believe(engine: &Engine, verifier: &domain_verifier::DomainVerifier) {

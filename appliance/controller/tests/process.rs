@@ -4,7 +4,7 @@
 
 mod site;
 
-use dtn_api::{Problem, client::Client, problem::Kind, slice::Slice};
+use dtn_api::{Problem, client::Client, domain::Domain, problem::Kind, slice::Slice};
 use serde_json::json;
 use site::{NEAR, Site, path, refusal, window};
 use std::{
@@ -40,6 +40,30 @@ async fn it_ends_when_it_is_asked_to() {
     assert!(term.success());
     assert_eq!(site.ended().await, Some(0));
     site.start(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_ends_nothing() {
+    let (mut near, _far) = site::federate("no-log", None, None).await;
+    let heard = async |near: &Site| -> Option<jiff::Timestamp> {
+        let peer: Domain = near.admin.get(&path("/domains/busan")).await.unwrap();
+        peer.heard_at
+    };
+    let before = heard(&near).await;
+    near.kill();
+    let plain = near.command();
+    let mut deaf = Command::new("sh");
+    deaf.args(["-c", "exec \"$@\" 2>/dev/full", "sh"])
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .env("DTN_LOG", "debug");
+    near.spawn(deaf).await;
+    // its clock asks the other domain, which is logged at this level
+    site::eventually("the other domain is heard again", async || {
+        heard(&near).await > before
+    })
+    .await;
+    near.admin.get::<String>(&path("/readyz")).await.unwrap();
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl Domains {
     async fn restart(&mut self) {
         let port = self.running.as_ref().unwrap().address.port();
         self.stop.cancel();
-        self.running.take().unwrap().ended().await;
+        self.running.take().unwrap().ended().await.unwrap();
         self.stop = CancellationToken::new();
         let config = config(self.name, self.peer, port);
         let started = vdnd::serve::start(config, self.folder.path(), self.stop.clone()).await;
@@ -453,7 +453,7 @@ async fn a_peer_that_goes_away_books_nothing() {
     // its hosts are known, and then it dies before it is asked
     assert_eq!(available(&near, Class::Dedicated).await, GIGABIT);
     far.stop.cancel();
-    far.running.take().unwrap().ended().await;
+    far.running.take().unwrap().ended().await.unwrap();
     let problem = refusal(ask(&near, &wish("a", 1_000_000, Class::Guaranteed, 60), "k1").await);
     assert!(problem.is(Kind::PeerTimeout), "{problem}");
     assert!(
@@ -480,7 +480,7 @@ async fn an_initiator_that_dies_between_hold_and_commit_leaves_nothing() {
         .await
         .unwrap();
     near.stop.cancel();
-    near.running.take().unwrap().ended().await;
+    near.running.take().unwrap().ended().await.unwrap();
     // the hold of the far side runs out by itself
     for _ in 0..100 {
         if far.slices().await[0].status.reservation == Reservation::TimedOut {

@@ -8,12 +8,14 @@ use crate::{
     engine::{self, Engine},
     evidence,
     options::Stage,
+    pillar::{Pillar, Watch},
     place::Place,
+    preflight,
     progress::{Event, tell},
-    site::{self, Pillar, Site},
+    site::{self, Site},
     wan::{self, Wan},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::{
     fs,
@@ -36,6 +38,10 @@ pub struct Lab {
     pub sites: Vec<Site>,
     /// The link between them.
     pub wan: Wan,
+    /// Hears when one of the processes ends.
+    pub watch: Watch,
+    /// The hosts' and the link's processes, for as long as this is held.
+    _pillars: Vec<Pillar>,
     /// What the engines were set up with.
     setup: Option<engine::Setup>,
     /// Their engines, in the order of the sites.
@@ -79,7 +85,8 @@ pub fn run(place: &Place) -> Result<ExitCode> {
         Ok(true) => Ok(ExitCode::SUCCESS),
         Ok(false) => Ok(ExitCode::FAILURE),
         Err(error) => {
-            tell(&Event::Failed(reasons(&error)));
+            let room = no_room(place).unwrap_or_default();
+            tell(&Event::Failed(reasons(&error) + &room));
             Ok(ExitCode::FAILURE)
         }
     }
@@ -112,11 +119,40 @@ fn leash() -> tokio::sync::oneshot::Receiver<()> {
 /// Everything from the first cable to the report.
 async fn work(options: Options, place: &Place) -> Result<()> {
     let keep = options.keep || options.until.is_some();
-    let (lab, mut pillars) = build(options, place).await?;
-    tokio::select! {
-        done = serve(lab, keep) => done,
-        ended = Pillar::first_to_end(&mut pillars) => bail!("{ended}: it was killed or failed, and the lab cannot go on without it; see {}", place.logs().display()),
-    }
+    let (watch, mut ends) = Watch::new();
+    let (end, failed) = tokio::select! {
+        Some(end) = ends.recv() => (end, None),
+        done = async { serve(build(options, place, watch).await?, keep).await } => match done {
+            Ok(()) => return Ok(()),
+            // what fails because a process has ended can be seen before the end itself
+            Err(error) => match timeout(HEARSAY, ends.recv()).await {
+                Ok(Some(end)) => (end, Some(error)),
+                _ => return Err(error),
+            },
+        },
+    };
+    let said = format!(
+        "{end}: it was killed or failed, and the lab cannot go on without it; see {}",
+        place.logs().display()
+    );
+    Err(match failed {
+        None => anyhow::anyhow!(said),
+        Some(error) => error.context(said),
+    })
+}
+
+/// How long the end of a process may go unheard after what it caused.
+const HEARSAY: Duration = Duration::from_millis(500);
+/// With less on the disk than this, bytes, whatever writes there can fail: a store that grows, a log.
+const NO_ROOM: u64 = 16 << 20;
+
+/// What is to be said when the disk is full: not every failure that comes of it names it.
+fn no_room(place: &Place) -> Option<String> {
+    let left = preflight::free_disk(place.state()).filter(|left| *left < NO_ROOM)?;
+    Some(format!(
+        "; no space left on the disk of {} ({left} bytes are free): make room and run it again",
+        place.state().display()
+    ))
 }
 
 /// The scenario, and the wait after it when the lab is kept.
@@ -133,7 +169,9 @@ async fn serve(lab: Lab, keep: bool) -> Result<()> {
         // the leash or a signal ends it
         std::future::pending::<()>().await;
     }
-    drop(supervisor);
+    if let Some(again) = supervisor {
+        again.stop().await?;
+    }
     for daemons in lab.daemons {
         daemons.stop().await?;
     }
@@ -141,13 +179,13 @@ async fn serve(lab: Lab, keep: bool) -> Result<()> {
 }
 
 /// Hosts, cables, switches and the link between them.
-async fn build(options: Options, place: &Place) -> Result<(Lab, Vec<Pillar>)> {
+async fn build(options: Options, place: &Place, watch: Watch) -> Result<Lab> {
     let program = std::env::current_exe().context("finding this program's own file")?;
     let (sites, mut pillars) = step(
         "cables and switches",
         60,
         None,
-        site::build(&options, place, &program),
+        site::build(&options, place, &program, &watch),
     )
     .await?;
     tell(&Event::Done {
@@ -163,7 +201,7 @@ async fn build(options: Options, place: &Place) -> Result<(Lab, Vec<Pillar>)> {
         "wide-area link",
         120,
         Some(&log),
-        wan::build(&options, &program, &log),
+        wan::build(&options, &program, &log, &watch),
     )
     .await?;
     let carries = wan
@@ -185,7 +223,7 @@ async fn build(options: Options, place: &Place) -> Result<(Lab, Vec<Pillar>)> {
         (setup, notes) = engine::set_up(place, &program)?;
         let starts = sites
             .iter()
-            .map(|site| engine::start(site, place, &setup, &options));
+            .map(|site| engine::start(site, place, &setup, &options, &watch));
         let work = futures_util::future::try_join_all(starts);
         engines = step(
             "podman at both sites, with the transfer image",
@@ -205,7 +243,7 @@ async fn build(options: Options, place: &Place) -> Result<(Lab, Vec<Pillar>)> {
             let starts = sites
                 .iter()
                 .zip(&engines)
-                .map(|(site, engine)| daemons::start(site, engine, place, &options));
+                .map(|(site, engine)| daemons::start(site, engine, place, &options, &watch));
             futures_util::future::try_join_all(starts).await
         };
         daemons = step(
@@ -229,7 +267,7 @@ async fn build(options: Options, place: &Place) -> Result<(Lab, Vec<Pillar>)> {
             detail: String::new(),
         });
     }
-    let lab = Lab {
+    Ok(Lab {
         options,
         place: place.clone(),
         program,
@@ -239,8 +277,9 @@ async fn build(options: Options, place: &Place) -> Result<(Lab, Vec<Pillar>)> {
         engines,
         daemons,
         notes,
-    };
-    Ok((lab, pillars))
+        watch,
+        _pillars: pillars,
+    })
 }
 
 /// A step that is told, has a deadline, and names its log when it fails.

@@ -4,6 +4,7 @@
 use crate::{
     Options,
     engine::Engine,
+    pillar::{Pillar, Watch},
     place::{Place, SITES},
     site::{Site, management_v4},
 };
@@ -23,7 +24,6 @@ use std::{
     process::Stdio,
     time::{Duration, Instant},
 };
-use tokio::process::Child;
 
 /// The host's name in each domain; its NICs are `dtn1/data0` and on.
 pub const HOST: &str = "dtn1";
@@ -40,29 +40,19 @@ pub struct Daemons {
     pub vdn: Client,
     /// The supervisor's API.
     pub dtn: Client,
-    vdnd: Child,
-    dtnd: Child,
+    vdnd: Pillar,
+    dtnd: Pillar,
 }
 
 impl Daemons {
-    /// The supervisor's process.
-    pub fn supervisor(&self) -> Option<nix::unistd::Pid> {
-        let pid = self.dtnd.id()?;
-        i32::try_from(pid).ok().map(nix::unistd::Pid::from_raw)
+    /// Kills the supervisor: a fault that is wanted.
+    pub fn kill_supervisor(&self) -> Result<()> {
+        self.dtnd.signal(nix::sys::signal::Signal::SIGKILL)
     }
     /// Asks both to end and waits for that.
-    pub async fn stop(mut self) -> Result<()> {
-        for (name, child) in [("dtnd", &mut self.dtnd), ("vdnd", &mut self.vdnd)] {
-            let Some(pid) = child.id() else { continue };
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).context("a process id")?);
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
-                .with_context(|| format!("asking {name} of {} to end", self.site))?;
-            tokio::time::timeout(Duration::from_secs(20), child.wait())
-                .await
-                .with_context(|| format!("{name} of {} does not end", self.site))?
-                .with_context(|| format!("waiting for {name} of {}", self.site))?;
-        }
-        Ok(())
+    pub async fn stop(self) -> Result<()> {
+        self.dtnd.stop().await?;
+        self.vdnd.stop().await
     }
 }
 
@@ -148,6 +138,7 @@ pub async fn start(
     engine: &Engine,
     place: &Place,
     options: &Options,
+    watch: &Watch,
 ) -> Result<Daemons> {
     let root = place.root(site.name);
     let folder = root.join("etc/dtn");
@@ -168,6 +159,7 @@ pub async fn start(
         dtn_api::VDND_SOCKET,
         place,
         options,
+        watch,
     )
     .await?;
     let (dtnd, dtn) = one(
@@ -177,6 +169,7 @@ pub async fn start(
         dtn_api::DTND_SOCKET,
         place,
         options,
+        watch,
     )
     .await?;
     Ok(Daemons {
@@ -194,13 +187,23 @@ pub async fn supervise_again(
     engine: &Engine,
     place: &Place,
     options: &Options,
-) -> Result<Child> {
+    watch: &Watch,
+) -> Result<Pillar> {
     let root = place.root(site.name);
     let file = root.join("etc/dtn/dtnd.toml");
     fs::write(&file, dtnd_toml(options, &root, &engine.socket))
         .with_context(|| format!("writing {}", file.display()))?;
-    let (child, _) = one(site, "dtnd", &file, dtn_api::DTND_SOCKET, place, options).await?;
-    Ok(child)
+    let (again, _) = one(
+        site,
+        "dtnd",
+        &file,
+        dtn_api::DTND_SOCKET,
+        place,
+        options,
+        watch,
+    )
+    .await?;
+    Ok(again)
 }
 
 async fn one(
@@ -210,7 +213,8 @@ async fn one(
     socket: &str,
     place: &Place,
     options: &Options,
-) -> Result<(Child, Client)> {
+    watch: &Watch,
+) -> Result<(Pillar, Client)> {
     let root = place.root(site.name);
     let log = place.log(&format!("{}-{name}", site.name));
     // one that is started again goes on in the same log
@@ -222,7 +226,7 @@ async fn one(
     let again = file
         .try_clone()
         .with_context(|| format!("opening {}", log.display()))?;
-    let mut child = site
+    let child = site
         .command(options.program(name))
         .arg("--root")
         .arg(&root)
@@ -234,6 +238,7 @@ async fn one(
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("starting {name} of {}", site.name))?;
+    let pillar = watch.over(format!("{name} of {}", site.name), &log, child);
     let client = Client::unix(&root.join(socket.trim_start_matches('/')), ANSWER)?;
     let end = Instant::now() + PATIENCE;
     loop {
@@ -248,18 +253,8 @@ async fn one(
                 .map(|_| ()),
         };
         let Err(error) = served else {
-            return Ok((child, client));
+            return Ok((pillar, client));
         };
-        if let Some(status) = child
-            .try_wait()
-            .with_context(|| format!("looking at {name}"))?
-        {
-            bail!(
-                "{name} of {} ended at once ({status}); its log is {}",
-                site.name,
-                log.display()
-            );
-        }
         if Instant::now() >= end {
             bail!(
                 "{name} of {} does not serve after {} s: {error}; its log is {}",

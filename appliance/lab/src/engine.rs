@@ -3,6 +3,7 @@
 
 use crate::{
     Options,
+    pillar::{Pillar, Watch},
     place::Place,
     preflight, runtime,
     shell::{self, SHORT},
@@ -18,7 +19,6 @@ use std::{
     process::Stdio,
     time::{Duration, Instant},
 };
-use tokio::process::Child;
 
 /// The image of the transfer pods, as the templates name it.
 pub const IMAGE: &str = "localhost/dtn-transfer:latest";
@@ -128,8 +128,8 @@ lab = ["{runtime}"]
 pub struct Engine {
     /// Its REST socket.
     pub socket: PathBuf,
-    /// Its process.
-    pub child: Child,
+    /// Its process, for as long as this is held.
+    _service: Pillar,
 }
 
 fn conf(root: &Path) -> PathBuf {
@@ -157,7 +157,13 @@ pub fn podman(site: &Site, place: &Place, setup: &Setup) -> tokio::process::Comm
 }
 
 /// Starts a site's engine with the transfer image in it.
-pub async fn start(site: &Site, place: &Place, setup: &Setup, options: &Options) -> Result<Engine> {
+pub async fn start(
+    site: &Site,
+    place: &Place,
+    setup: &Setup,
+    options: &Options,
+    watch: &Watch,
+) -> Result<Engine> {
     let root = place.root(site.name);
     for folder in [
         "etc/containers/networks",
@@ -178,7 +184,7 @@ pub async fn start(site: &Site, place: &Place, setup: &Setup, options: &Options)
     let again = file
         .try_clone()
         .with_context(|| format!("opening {}", log.display()))?;
-    let mut child = podman(site, place, setup)
+    let child = podman(site, place, setup)
         .args(["system", "service", "--time", "0"])
         .arg(format!("unix://{}", socket.display()))
         .stdin(Stdio::null())
@@ -186,15 +192,9 @@ pub async fn start(site: &Site, place: &Place, setup: &Setup, options: &Options)
         .stderr(again)
         .spawn()
         .with_context(|| format!("starting podman of {}", site.name))?;
+    let service = watch.over(format!("podman of {}", site.name), &log, child);
     let end = Instant::now() + SHORT;
     while !answers(&socket) {
-        if let Some(status) = child.try_wait().context("looking at podman")? {
-            bail!(
-                "podman of {} ended at once ({status}); its log is {}",
-                site.name,
-                log.display()
-            );
-        }
         if Instant::now() >= end {
             bail!(
                 "podman of {} does not answer after {} s; its log is {}",
@@ -205,7 +205,10 @@ pub async fn start(site: &Site, place: &Place, setup: &Setup, options: &Options)
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok(Engine { socket, child })
+    Ok(Engine {
+        socket,
+        _service: service,
+    })
 }
 
 /// Imports the image with what its configuration says (podman-import(1), `--change`).

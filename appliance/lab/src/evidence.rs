@@ -4,6 +4,7 @@
 use crate::{
     capsule::{Lab, step},
     fault,
+    pillar::Pillar,
     place::SITES,
     progress::{Event, tell},
     scenario::{self, Agreed},
@@ -17,11 +18,10 @@ use dtn_measure::{
     verdict::LimitedBy,
 };
 use std::{fs, path::Path};
-use tokio::process::Child;
 
 /// Reserves, deploys, moves, reports; without `keep` also gives everything back. Gives a supervisor
 /// that was started again, which ends when it is let go.
-pub async fn run(lab: &Lab, keep: bool) -> Result<Option<Child>> {
+pub async fn run(lab: &Lab, keep: bool) -> Result<Option<Pillar>> {
     let (options, logs) = (&lab.options, lab.place.logs());
     let agreed = step(
         "slice from end to end",

@@ -5,6 +5,7 @@ use crate::{
     capsule::Lab,
     daemons::{self, Daemons, until},
     load,
+    pillar::Pillar,
     scenario::{POD, SLICE},
     transfer::End,
 };
@@ -85,29 +86,28 @@ pub async fn kill_while_files_move(daemons: &Daemons, to: &End<'_>) -> Result<()
     while load::link_bytes(to.pid, &to.ifname)?[0].saturating_sub(start) < MOVING {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let pid = daemons
-        .supervisor()
-        .context("the supervisor has ended already")?;
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)
+    daemons
+        .kill_supervisor()
         .with_context(|| format!("killing dtnd of {}", daemons.site))
 }
 
 /// Starts the supervisor again and holds what it knows against what it knew.
-pub async fn after(lab: &Lab, index: usize, known: &Known) -> Result<tokio::process::Child> {
+pub async fn after(lab: &Lab, index: usize, known: &Known) -> Result<Pillar> {
     let daemons = lab.daemons.get(index).context("no such site")?;
     let (site, engine) = lab
         .sites
         .get(index)
         .zip(lab.engines.get(index))
         .context("no such site")?;
-    let child = daemons::supervise_again(site, engine, &lab.place, &lab.options).await?;
+    let again =
+        daemons::supervise_again(site, engine, &lab.place, &lab.options, &lab.watch).await?;
     let now = until("the supervisor knows its pod again", || ask(daemons)).await?;
     ensure!(
         now == *known,
         "dtnd of {} was killed, and started again it knows {now:?}, where it knew {known:?}",
         site.name
     );
-    Ok(child)
+    Ok(again)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
 //! * [`options`], [`place`]: what is wanted, and where everything lies.
 //! * [`preflight`]: all that stands in the way, at once.
 //! * [`outer`], [`janitor`], [`cgroups`], [`capsule`]: the frame.
+//! * [`pillar`]: the processes that a lab stands on, and what is said when one ends.
 //! * [`site`], [`wan`], [`relay`], [`probe`]: cables, switches, the link between them.
 //! * [`engine`], [`runtime`], [`daemons`]: podman and the appliance's own daemons.
 //! * [`scenario`], [`transfer`], [`mover`]: the verbs an operator would use, and the files that move.
@@ -37,6 +38,7 @@ pub mod mover;
 pub mod options;
 pub mod outer;
 pub mod part;
+pub mod pillar;
 pub mod place;
 pub mod preflight;
 pub mod probe;

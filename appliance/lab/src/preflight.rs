@@ -334,7 +334,7 @@ fn free_memory() -> Option<u64> {
 }
 
 /// Free bytes of the file system that holds a folder which need not exist yet.
-fn free_disk(folder: &Path) -> Option<u64> {
+pub(crate) fn free_disk(folder: &Path) -> Option<u64> {
     let real = folder
         .ancestors()
         .find_map(|above| fs::canonicalize(above).ok())?;

@@ -3,6 +3,7 @@
 
 use crate::{
     Options,
+    pillar::{Pillar, Watch},
     place::{Place, SITES},
     shell::{self, SHORT, ShellError},
 };
@@ -14,11 +15,7 @@ use std::{
     path::Path,
     process::Stdio,
 };
-use tokio::{
-    io::AsyncReadExt,
-    process::{Child, ChildStdin, Command},
-    time::timeout,
-};
+use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 
 /// Names of the namespaces in the capsule; the machine must not have the same.
 pub const NAMESPACES: [&str; 5] = ["daejeon", "busan", "daejeon-switch", "busan-switch", "wan"];
@@ -49,34 +46,6 @@ pub struct Site {
     pub index: usize,
     /// The anchor, which holds the host's namespaces.
     pid: u32,
-}
-
-/// A process that the lab cannot be without.
-pub struct Pillar {
-    /// What it is, in words.
-    pub name: String,
-    /// The process.
-    pub child: Child,
-    /// Its input, which it ends with; waiting for a child closes the input that it has.
-    pub leash: Option<ChildStdin>,
-}
-
-impl Pillar {
-    /// Waits for the first of them to end; says which it was.
-    pub async fn first_to_end(pillars: &mut [Self]) -> String {
-        if pillars.is_empty() {
-            return std::future::pending().await;
-        }
-        let ends = pillars.iter_mut().map(|pillar| {
-            Box::pin(async {
-                let status = pillar.child.wait().await;
-                let status =
-                    status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                format!("{} has ended ({status})", pillar.name)
-            })
-        });
-        futures_util::future::select_all(ends).await.0
-    }
 }
 
 /// The commands of `ip -batch` that make the sites and their cables up to the borders. Every name is
@@ -172,6 +141,7 @@ pub async fn build(
     options: &Options,
     place: &Place,
     program: &Path,
+    watch: &Watch,
 ) -> Result<(Vec<Site>, Vec<Pillar>)> {
     for space in NAMESPACES {
         shell::run("ip", ["netns", "add", space], SHORT).await?;
@@ -186,7 +156,7 @@ pub async fn build(
         .context("laying the sites' cables")?;
     let (mut sites, mut anchors) = (Vec::new(), Vec::new());
     for (index, name) in SITES.iter().enumerate() {
-        let (site, anchor) = Site::start(index, name, place, program).await?;
+        let (site, anchor) = Site::start(index, name, place, program, watch).await?;
         sites.push(site);
         anchors.push(anchor);
     }
@@ -199,8 +169,10 @@ impl Site {
         name: &'static str,
         place: &Place,
         program: &Path,
+        watch: &Watch,
     ) -> Result<(Self, Pillar)> {
-        let log = std::fs::File::create(place.log(&format!("{name}-host")))
+        let log_file = place.log(&format!("{name}-host"));
+        let log = std::fs::File::create(&log_file)
             .with_context(|| format!("opening the log of {name}'s host"))?;
         let mut anchor = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{name}"))
@@ -236,15 +208,11 @@ impl Site {
             .with_context(|| {
                 format!(
                     "{name}'s host ended early; its log is {}",
-                    place.log(&format!("{name}-host")).display()
+                    log_file.display()
                 )
             })?;
         ensure!(&word == b"ready\n", "{name}'s host said {word:?}");
-        let pillar = Pillar {
-            name: format!("{name}'s host"),
-            leash: anchor.stdin.take(),
-            child: anchor,
-        };
+        let pillar = watch.over(format!("{name}'s host"), &log_file, anchor);
         Ok((Self { name, index, pid }, pillar))
     }
 

@@ -7,10 +7,12 @@
 //! ```
 
 use crate::{
-    Options, preflight, probe,
+    Options,
+    pillar::{Pillar, Watch},
+    preflight, probe,
     relay::Count,
     shell::{self, SHORT},
-    site::{self, Pillar},
+    site,
 };
 use anyhow::{Context, Result, bail};
 use dtn_api::{Rate, Span};
@@ -107,7 +109,12 @@ pub fn shaping(rate: Rate, rtt: Span) -> [String; 3] {
 }
 
 /// Lays the link, tries it, and limits it.
-pub async fn build(options: &Options, program: &Path, log: &Path) -> Result<(Wan, Option<Pillar>)> {
+pub async fn build(
+    options: &Options,
+    program: &Path,
+    log: &Path,
+    watch: &Watch,
+) -> Result<(Wan, Option<Pillar>)> {
     let mtu = options.mtu;
     let borders: String = [("daejeon-switch", "near"), ("busan-switch", "far")]
         .iter()
@@ -150,11 +157,7 @@ pub async fn build(options: &Options, program: &Path, log: &Path) -> Result<(Wan
             let (process, child) = RelayProcess::start(program, mtu, hold, log).await?;
             (relay, pillar) = (
                 Some(process),
-                Some(Pillar {
-                    name: "the wide-area link's relay".into(),
-                    child,
-                    leash: None,
-                }),
+                Some(watch.over("the wide-area link's relay", log, child)),
             );
         }
     }

@@ -1,6 +1,7 @@
 //! `dtnd`: the supervisor of one DTN.
 
 use clap::Parser;
+use dtn_api::layered::Loaded;
 use dtnd::{
     Places,
     config::{self, ConfigError},
@@ -42,14 +43,14 @@ fn main() -> ExitCode {
             };
         }
     };
-    for warning in &loaded.warnings {
-        eprintln!("dtnd: {warning}");
-    }
     if arguments.check_config {
+        for warning in &loaded.warnings {
+            eprintln!("dtnd: {warning}");
+        }
         println!("{}: valid", arguments.config.display());
         return ExitCode::SUCCESS;
     }
-    match run(arguments, loaded.config) {
+    match run(arguments, loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("dtnd: {e:#}");
@@ -58,8 +59,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments, config: dtnd::Config) -> anyhow::Result<()> {
-    let wanted = std::env::var("DTN_LOG").unwrap_or_else(|_| config.log.clone());
+fn run(arguments: Arguments, loaded: Loaded<dtnd::Config>) -> anyhow::Result<()> {
+    let wanted = std::env::var("DTN_LOG").unwrap_or_else(|_| loaded.config.log.clone());
     let filter: Targets = wanted
         .parse()
         .map_err(|e| anyhow::anyhow!("DTN_LOG {wanted:?} is not a level or filter: {e}"))?;
@@ -67,10 +68,16 @@ fn run(arguments: Arguments, config: dtnd::Config) -> anyhow::Result<()> {
         .with(
             tracing_subscriber::fmt::layer()
                 .with_ansi(std::io::stderr().is_terminal())
+                // what cannot be logged is lost; told on standard error it would end the process,
+                // when that is a file on a full disk
+                .log_internal_errors(false)
                 .with_writer(std::io::stderr),
         )
         .with(filter)
         .init();
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
     // the only provider: two would make the first TLS call panic
     if rustls::crypto::ring::default_provider()
         .install_default()
@@ -81,5 +88,5 @@ fn run(arguments: Arguments, config: dtnd::Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(daemon::run(config, Places::new(arguments.root)))
+    runtime.block_on(daemon::run(loaded.config, Places::new(arguments.root)))
 }
