@@ -338,12 +338,13 @@ pub(crate) fn free_disk(folder: &Path) -> Option<u64> {
     let real = folder
         .ancestors()
         .find_map(|above| fs::canonicalize(above).ok())?;
-    let disks = sysinfo::Disks::new_with_refreshed_list().ok()?;
-    disks
-        .iter()
-        .filter(|disk| real.starts_with(disk.mount_point()))
-        .max_by_key(|disk| disk.mount_point().as_os_str().len())
-        .map(sysinfo::Disk::available_space)
+    let room = nix::sys::statvfs::statvfs(&real).ok()?;
+    // field widths differ between architectures
+    #[allow(
+        clippy::useless_conversion,
+        reason = "u64 on this architecture, u32 on others"
+    )]
+    Some(u64::from(room.blocks_available()).saturating_mul(u64::from(room.fragment_size())))
 }
 
 /// Namespaces and links that have the names of the lab's: they are not ours, since ours are in the

@@ -79,8 +79,10 @@ pub async fn reserve(all: &[Daemons], options: &Options) -> Result<Agreed> {
         .await
         .context("asking for the slice")?;
     let path = format!("{LOCAL_BASE}/negotiations/{}", begun.id);
+    let said = std::cell::RefCell::new(begun.reason.clone());
     let settle = || async {
         let now: Negotiation = first.dtn.get(&path).await?;
+        said.borrow_mut().clone_from(&now.reason);
         use NegotiationState::{Agreed, Ended, Failed, Refused, Waiting};
         Ok(matches!(now.state, Agreed | Ended | Failed | Refused | Waiting).then_some(now))
     };
@@ -89,7 +91,9 @@ pub async fn reserve(all: &[Daemons], options: &Options) -> Result<Agreed> {
         until("the negotiation has come to an end", settle),
     )
     .await
-    .context("the negotiation hangs")??;
+    .context("the negotiation hangs")
+    .flatten()
+    .with_context(|| format!("the negotiation stands so: {}", said.borrow()))?;
     let offer = settled.offer.as_ref();
     if settled.state != NegotiationState::Agreed {
         let fits = offer

@@ -304,8 +304,9 @@ fn check(ask: &Ask, now: Timestamp) -> Result<(), Problem> {
     }
 }
 
+/// One that cannot go on for the host's own sake is answered at once, with the reason.
 async fn settled(mut shown: watch::Receiver<Case>) -> Case {
-    let settled = shown.wait_for(|case| case.step.is_settled());
+    let settled = shown.wait_for(|case| case.step.is_settled() || case.unkept.is_some());
     let _ = timeout(PATIENCE, settled).await;
     shown.borrow().clone()
 }
@@ -321,7 +322,10 @@ async fn carry(
     loop {
         // the deed only after the record: on a full disk it waits, and the deadline does not
         if let Err(problem) = files::write_async(&host.places, &case).await {
-            tracing::error!(slice = %case.ask.name, "keeping a negotiation: {problem}");
+            tracing::error!(slice = %case.ask.name, "{problem}");
+            show.send_modify(|shown| {
+                shown.unkept = Some(format!("it goes on once it can be written down: {problem}"));
+            });
             sleep(Duration::from_secs(2)).await;
             let (overdue, more) = step(case, Event::Tick, Timestamp::now());
             case = overdue;

@@ -158,6 +158,9 @@ pub struct Case {
     pub stood: bool,
     /// Why it stands so, in words.
     pub reason: String,
+    /// Why it does not go on: it could not be written down. Only what is shown has it.
+    #[serde(skip)]
+    pub unkept: Option<String>,
 }
 
 impl Case {
@@ -183,6 +186,7 @@ impl Case {
             after: None,
             stood: false,
             reason: String::new(),
+            unkept: None,
         };
         (case, vec![Action::ChooseNic])
     }
@@ -197,7 +201,7 @@ impl Case {
             later: self.later.clone(),
             slice_id: self.slice_id,
             stitch_id: self.stitch_id,
-            reason: self.reason.clone(),
+            reason: self.unkept.as_ref().unwrap_or(&self.reason).clone(),
         }
     }
 

@@ -14,7 +14,7 @@ use dtn_api::{
     slice::{List, Reservation, Slice},
 };
 use serde_json::json;
-use site::{Daemon, LONG, Site, until};
+use site::{Daemon, LONG, Site, problem, until};
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -408,6 +408,74 @@ async fn what_stands_goes_on_while_the_controller_is_away() {
     let after = world.slice(0, "kept").await;
     assert_eq!(after.slice.id, before.slice.id);
     assert_eq!(after.slice.status.reservation, Reservation::Committed);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_the_wish_goes_on_once_there_is_room() {
+    let Some(mut world) = World::new("full-disk").await else {
+        return;
+    };
+    let root = world.site.dir.path().join("dtnd-0");
+    let folder = root.join("var/lib/dtn/negotiations");
+    world.daemons[0].child.kill().unwrap();
+    world.daemons[0].child.wait().unwrap();
+    let mut limited = command(&world.site, 0);
+    let small = format!("mount -t tmpfs -o size=64k none {}", folder.display());
+    limited.env("MOUNT_TOO", small);
+    world.daemons[0] = world.site.start_at(limited, &root);
+    // the mount is the process's own: it is seen through its root
+    let inside = format!(
+        "/proc/{}/root{}",
+        world.daemons[0].child.id(),
+        folder.display()
+    );
+    let filler = format!("{inside}/filler");
+    let fill = || {
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+    };
+    let client = world.daemons[0].client();
+    let ask = wish("full", json!({"rate": "100Mbit"}));
+
+    // full from the start: nothing is begun
+    fill();
+    let refused = problem(client.post::<_, Negotiation>("/dtn/v1/slices", &ask).await);
+    assert!(refused.detail.contains("No space left"), "{refused:?}");
+    assert_eq!(world.booked("full").await.map(|b| b.len()), [0, 0]);
+    std::fs::remove_file(&filler).unwrap();
+
+    // full in the middle, which is held by a controller that is not there
+    let [near, far] = world.controllers;
+    near.kill();
+    let asked = tokio::spawn({
+        let (client, ask) = (client.clone(), ask.clone());
+        async move { client.post::<_, Negotiation>("/dtn/v1/slices", &ask).await }
+    });
+    until("the wish is written down", async || {
+        let mut files = std::fs::read_dir(&inside).unwrap();
+        files.next().map(drop)
+    })
+    .await;
+    fill();
+    let told = asked.await.unwrap().unwrap();
+    assert_eq!(told.state, NegotiationState::Asking, "{told:?}");
+    assert!(told.reason.contains("No space left"), "{told:?}");
+    std::fs::remove_file(&filler).unwrap();
+    world.controllers = [Controller::start(&world.site, "daejeon"), far];
+    until("it is agreed", async || {
+        let at = format!("/dtn/v1/negotiations/{}", told.id);
+        let now: Negotiation = client.get(&at).await.unwrap();
+        assert!(
+            !matches!(
+                now.state,
+                NegotiationState::Failed | NegotiationState::Refused
+            ),
+            "{now:?}"
+        );
+        (now.state == NegotiationState::Agreed).then_some(())
+    })
+    .await;
+    assert_eq!(world.booked("full").await.map(|b| b.len()), [1, 1]);
 }
 
 #[tokio::test]

@@ -19,22 +19,27 @@ fn broken(path: &std::path::Path, why: impl std::fmt::Display) -> Problem {
     Problem::new(Kind::Internal, format!("{}: {why}", path.display()))
 }
 
+/// The reason names the file.
+fn unkept(why: impl std::fmt::Display) -> Problem {
+    Problem::new(Kind::Internal, format!("keeping a negotiation: {why}"))
+}
+
 pub(super) fn write(places: &Places, case: &Case) -> Result<(), Problem> {
     let path = file(places, case.id);
     let bytes = serde_json::to_vec_pretty(case).map_err(|e| broken(&path, e))?;
-    atomic_file::write(&path, &bytes, 0o600).map_err(|e| broken(&path, e))
+    atomic_file::write(&path, &bytes, 0o600).map_err(unkept)
 }
 
 pub(super) async fn write_async(places: &Places, case: &Case) -> Result<(), Problem> {
     let (places, case) = (places.clone(), case.clone());
     tokio::task::spawn_blocking(move || write(&places, &case))
         .await
-        .map_err(|e| Problem::new(Kind::Internal, format!("keeping a negotiation: {e}")))?
+        .map_err(unkept)?
 }
 
 pub(super) fn remove(places: &Places, id: Uuid) -> Result<(), Problem> {
     let path = file(places, id);
-    atomic_file::remove(&path).map_err(|e| broken(&path, e))
+    atomic_file::remove(&path).map_err(unkept)
 }
 
 /// Every case. One that cannot be read is an error: what it held would stay booked.

@@ -89,13 +89,14 @@ impl Site {
     pub(crate) fn dtnd(&self) -> Command {
         self.dtnd_at(&self.root(), &self.dir.path().join("dtnd.toml"))
     }
-    /// The same with a root and a configuration of its own.
+    /// The same with a root and a configuration of its own. A mount command in its environment as
+    /// `MOUNT_TOO` makes a mount that it alone sees.
     pub(crate) fn dtnd_at(&self, root: &Path, config: &Path) -> Command {
         // sysfs shows the links of the namespace that it was mounted from
         let mut command = self.inside("unshare");
         command
             .args(["--mount", "--propagation", "private", "sh", "-c"])
-            .arg("mount -t sysfs -o ro sysfs /sys && exec \"$@\"")
+            .arg("mount -t sysfs -o ro sysfs /sys && ${MOUNT_TOO:-true} && exec \"$@\"")
             .args(["sh", env!("CARGO_BIN_EXE_dtnd")])
             .arg("--root")
             .arg(root)
