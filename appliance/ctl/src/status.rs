@@ -26,7 +26,11 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Outcome {
         .get("/status")
         .await
         .map_err(|error| while_doing("asking for the status", error))?;
-    let status: Status = read(&answer, "the status")?;
+    let mut status: Status = read(&answer, "the status")?;
+    // the daemon does not know by which options it is reached
+    status.next = status
+        .next
+        .replace("dtnctl ", &format!("{} ", context.place.command()));
     if args.check && !status.ready {
         let failing: Vec<&str> = status
             .checks

@@ -39,7 +39,7 @@ pub enum ClientError {
         reason: String,
     },
     /// The answer is no.
-    #[error("{0}")]
+    #[error(transparent)]
     Refused(#[from] Box<Problem>),
 }
 
