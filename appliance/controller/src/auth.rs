@@ -1,7 +1,7 @@
 //! Who calls, and what each may do. Denied unless it is in the table. Pure but for reading the
 //! token file.
 
-use crate::topology::SITE_SWITCH;
+use crate::fabric::edge::SITE_SWITCH;
 use dtn_api::{Name, Problem, problem::Kind};
 use http::Method;
 use rustls_pki_types::CertificateDer;

@@ -1,7 +1,7 @@
 //! The controller's configuration: TOML and drop-ins in, a [`Config`] that cannot be wrong out.
 //! `config/vdnd.toml` of the source tree is the reference: every field with its meaning.
 
-use crate::{addresses::Plan, auth, topology::Border};
+use crate::{addresses::Plan, auth, fabric::Border};
 use dtn_api::{
     Name, Rate, Span,
     layered::{self, Reader},
@@ -222,6 +222,7 @@ impl Config {
             capacity_bps: capacity?.bps(),
             latency_us: latency.millis().saturating_mul(1000),
             mtu: mtu?,
+            at: None,
         })
     }
 

@@ -6,11 +6,11 @@ use crate::{
     auth::Principal,
     authority::Authority,
     config::Config,
+    fabric::{Fabric, edge::Edge},
     invitations::sha256,
     slices,
     state::{BadRow, Change, KeptReply, State},
     store::{Store, StoreError},
-    topology::{Edge, Fabric},
 };
 use dtn_api::{Name, Problem, domain::Event, problem::Kind};
 use jiff::Timestamp;

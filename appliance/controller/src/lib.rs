@@ -15,6 +15,7 @@ pub mod authority;
 pub mod config;
 pub mod document;
 pub mod engine;
+pub mod fabric;
 mod failpoint;
 pub mod invitations;
 pub mod leases;

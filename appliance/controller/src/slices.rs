@@ -7,7 +7,7 @@
 use crate::{
     addresses,
     admission::{Ledger, Share, later_by},
-    topology::Verdict,
+    fabric::Verdict,
 };
 use dtn_api::{
     HostId, Problem,

@@ -1,21 +1,16 @@
-//! The network that slices are booked on: a graph of directed links, the tree of a slice in it, and
-//! the fabrics that enforce slices.
+//! The network that slices are booked on: a graph of directed links, and the tree of a slice in it.
 //!
 //! The tree is the one of the founding papers: the centre is the inner node with the least sum of
 //! path lengths to the members (closeness centrality), the tree is the union of the members'
 //! shortest paths to it. Ties go to the lowest name, so that two controllers agree.
 
-use crate::admission::Share;
+use crate::{admission::Share, fabric::Fabric};
 use dtn_api::{
-    HostId, Name, Problem,
-    host::{Enforcement, Host, HostKind},
+    Problem,
     problem::Kind,
-    slice::{Class, Member, Mode, Slice, SliceSpec},
+    slice::{Member, Mode},
 };
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The one switch of the fabric `edge`.
-pub const SITE_SWITCH: &str = "site-switch";
 
 /// A directed link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,165 +158,6 @@ impl Graph {
             center: center.to_owned(),
             links,
         })
-    }
-}
-
-/// What the fabric says of a slice, with its ground.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    /// Whether what was promised is enforced.
-    pub enforced: bool,
-    /// Whether something is there to be enforced.
-    pub present: bool,
-    /// In words.
-    pub reason: String,
-}
-
-/// A border link of this domain, as configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Border {
-    /// Its name here.
-    pub name: Name,
-    /// The domain at its other end.
-    pub peer_domain: Name,
-    /// Its name there.
-    pub peer_ref: Name,
-    /// Bits per second of frames.
-    pub capacity_bps: u64,
-    /// One-way latency in microseconds.
-    pub latency_us: u64,
-    /// MTU in bytes.
-    pub mtu: u32,
-}
-
-/// What enforces slices. A fabric decides; it holds nothing that the store does not have.
-pub trait Fabric: Send + Sync {
-    /// Its name, for `/topology`.
-    fn name(&self) -> &'static str;
-    /// The graph that slices are booked on.
-    fn topology(&self, hosts: &BTreeMap<HostId, Host>) -> Graph;
-    /// The node of a member in that graph.
-    fn node(&self, member: &Member) -> Option<String>;
-    /// Why this quality of service cannot be enforced here; empty when it can.
-    fn refuses(&self, spec: &SliceSpec) -> Option<Problem>;
-    /// Whether a slice is enforced, from what was read back.
-    fn verify(
-        &self,
-        slice: &Slice,
-        hosts: &BTreeMap<HostId, Host>,
-        reports: &BTreeMap<HostId, Enforcement>,
-    ) -> Verdict;
-    /// What the fabric needs and does not have; empty when it is well.
-    fn trouble(&self) -> Option<String>;
-}
-
-/// The fabric whose hosts enforce: one switch, every declared NIC a port, every border link a port.
-#[derive(Debug, Clone)]
-pub struct Edge {
-    borders: Vec<Border>,
-}
-
-impl Edge {
-    /// With these border links.
-    pub fn new(borders: Vec<Border>) -> Self {
-        Self { borders }
-    }
-}
-
-fn nic_node(id: &HostId) -> String {
-    let id = id.as_str();
-    format!("nic-{}", id.strip_suffix("-none").unwrap_or(id))
-}
-
-impl Fabric for Edge {
-    fn name(&self) -> &'static str {
-        "edge"
-    }
-    fn topology(&self, hosts: &BTreeMap<HostId, Host>) -> Graph {
-        let mut graph = Graph::default();
-        for host in hosts.values().filter(|h| h.spec.kind == HostKind::Nic) {
-            let node = nic_node(&host.id);
-            graph.join(&node, SITE_SWITCH, host.spec.capacity_bps, host.spec.mtu);
-            graph.leaf(&node);
-        }
-        for border in &self.borders {
-            graph.join(
-                border.name.as_str(),
-                SITE_SWITCH,
-                border.capacity_bps,
-                border.mtu,
-            );
-            graph.leaf(border.name.as_str());
-        }
-        graph
-    }
-    fn node(&self, member: &Member) -> Option<String> {
-        match (&member.host, &member.border_link) {
-            (Some(host), None) => Some(nic_node(host)),
-            (None, Some(border)) => Some(border.to_string()),
-            _ => None,
-        }
-    }
-    fn refuses(&self, spec: &SliceSpec) -> Option<Problem> {
-        (spec.qos.mode == Mode::Aggregate).then(|| {
-            Problem::new(
-                Kind::UnenforceableQos,
-                "the hosts pace each sender for itself, so a total over several senders cannot be \
-                 kept: ask for mode pair or hose",
-            )
-            .at("/qos/mode", "aggregate is not enforced by the fabric edge")
-        })
-    }
-    fn verify(
-        &self,
-        slice: &Slice,
-        hosts: &BTreeMap<HostId, Host>,
-        reports: &BTreeMap<HostId, Enforcement>,
-    ) -> Verdict {
-        let best_effort = slice.spec.qos.class == Class::BestEffort;
-        let members = slice.spec.members.iter().filter_map(|m| m.host.as_ref());
-        // a pod must be paced; a NIC only once a node has said that something on it sends
-        let senders: Vec<&HostId> = members
-            .filter(|id| {
-                let pod = hosts.get(*id).is_some_and(|h| h.spec.kind == HostKind::Pod);
-                pod || reports.contains_key(*id)
-            })
-            .collect();
-        let unpaced = senders.iter().find_map(|id| match reports.get(*id) {
-            None => Some(format!("no node has reported how {id} is paced")),
-            Some(_) if best_effort => None,
-            Some(report) if report.rate_bps == 0 => {
-                Some(format!("{id} is not paced ({})", report.by))
-            }
-            Some(report) if report.rate_bps > slice.spec.qos.rate_bps => Some(format!(
-                "{id} is paced to {} bit/s, above the slice's {} bit/s",
-                report.rate_bps, slice.spec.qos.rate_bps
-            )),
-            Some(_) => None,
-        });
-        match (senders.is_empty(), unpaced) {
-            (true, _) => Verdict {
-                enforced: false,
-                present: false,
-                reason: "no pod is in the slice yet: there is nothing to pace".into(),
-            },
-            (false, Some(reason)) => Verdict {
-                enforced: false,
-                present: true,
-                reason,
-            },
-            (false, None) => Verdict {
-                enforced: true,
-                present: true,
-                reason: format!(
-                    "{} sender(s) paced, read back from the kernel",
-                    senders.len()
-                ),
-            },
-        }
-    }
-    fn trouble(&self) -> Option<String> {
-        None
     }
 }
 

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use vdnd::{
     admission::{Ledger, Share},
+    fabric::Verdict,
     slices::{self, Action, Booking},
-    topology::Verdict,
 };
 
 fn at(second: i64) -> Timestamp {

@@ -5,7 +5,7 @@ use super::{
     Engine,
     bookings::{border_member, not_federated},
 };
-use crate::{admission::later_by, state::State, topology};
+use crate::{admission::later_by, fabric, state::State};
 use dtn_api::{
     HostId, Name, Problem,
     host::HostKind,
@@ -174,7 +174,7 @@ impl Engine {
     pub(super) async fn far_end(
         &self,
         remote: &RemoteEnd,
-    ) -> Result<(topology::Border, Name, HostId), Problem> {
+    ) -> Result<(fabric::Border, Name, HostId), Problem> {
         match self.known_far_end(remote).await {
             Err(problem) if problem.is(Kind::NotFound) => {
                 self.refresh(&remote.domain).await?;
@@ -187,7 +187,7 @@ impl Engine {
     async fn known_far_end(
         &self,
         remote: &RemoteEnd,
-    ) -> Result<(topology::Border, Name, HostId), Problem> {
+    ) -> Result<(fabric::Border, Name, HostId), Problem> {
         let border = self.border_to(remote)?;
         let peer = remote.domain.clone();
         let wanted = remote.endpoint.clone();
@@ -215,7 +215,7 @@ impl Engine {
         Ok((border, peer, host))
     }
 
-    pub(super) fn border_to(&self, remote: &RemoteEnd) -> Result<topology::Border, Problem> {
+    pub(super) fn border_to(&self, remote: &RemoteEnd) -> Result<fabric::Border, Problem> {
         let mut borders = self.config.borders.iter().filter(|border| {
             border.peer_domain == remote.domain
                 && remote

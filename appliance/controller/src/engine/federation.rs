@@ -286,7 +286,7 @@ impl Engine {
                 .max_rate(&[share], Class::Guaranteed, &window, None)
                 .0
         };
-        let switch = crate::topology::SITE_SWITCH;
+        let switch = crate::fabric::edge::SITE_SWITCH;
         let border_links = self.config.borders.iter().map(|border| {
             let name = border.name.as_str();
             BorderLink {

@@ -3,8 +3,8 @@
 use super::{Decision, Engine, not_found};
 use crate::{
     auth::{self, Principal},
+    fabric::edge::SITE_SWITCH,
     state::{Change, State},
-    topology::SITE_SWITCH,
 };
 use dtn_api::{
     HostId, Problem,

@@ -10,11 +10,12 @@ use super::{
 use crate::{
     addresses,
     auth::Principal,
-    document, failpoint,
+    document,
+    fabric::Border,
+    failpoint,
     slices::Action,
     state::{Change, State},
     stitches::{self, Owed, StitchRow},
-    topology::Border,
 };
 use dtn_api::{
     Name, Problem, VDN_BASE,

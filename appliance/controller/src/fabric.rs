@@ -1,0 +1,161 @@
+//! What enforces slices in the network. A fabric is told the whole of what is wanted, again and
+//! again, and makes it so in its own time; what it says of a slice it has read back.
+//!
+//! * [`edge`]: the hosts pace themselves; the switches are not touched.
+//! * [`network`]: switches, cables and ports as the site wired them.
+
+pub mod edge;
+pub mod network;
+
+use crate::topology::Graph;
+use dtn_api::{
+    HostId, MacAddress, Name, Problem,
+    host::{Enforcement, Host},
+    slice::{Class, Member, Slice, SliceSpec},
+};
+use futures_util::future::BoxFuture;
+use network::Place;
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+use uuid::Uuid;
+
+/// What the fabric says of a slice, with its ground.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether what was promised is enforced.
+    pub enforced: bool,
+    /// Whether something is there to be enforced.
+    pub present: bool,
+    /// In words.
+    pub reason: String,
+}
+
+/// A border link of this domain, as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Border {
+    /// Its name here.
+    pub name: Name,
+    /// The domain at its other end.
+    pub peer_domain: Name,
+    /// Its name there.
+    pub peer_ref: Name,
+    /// Bits per second of frames.
+    pub capacity_bps: u64,
+    /// One-way latency in microseconds.
+    pub latency_us: u64,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Where it enters the fabric; `edge` has no ports.
+    pub at: Option<Place>,
+}
+
+/// What a slice needs of the network now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    /// The slice.
+    pub slice: Uuid,
+    /// Its name.
+    pub name: Name,
+    /// 1 to 4094, unique among the slices that live: the metadata of its packets, and its VLAN on
+    /// the domain's own cables.
+    pub tag: u16,
+    /// What is promised.
+    pub class: Class,
+    /// Bits per second of frames, per member.
+    pub rate_bps: u64,
+    /// Burst of the guard, milliseconds of the rate.
+    pub burst_ms: u32,
+    /// The interfaces that are there now.
+    pub members: Vec<Attached>,
+    /// Where it leaves the domain.
+    pub border: Option<BorderEnd>,
+    /// The cables of its tree, each as the two switches that it joins, the lower name first.
+    pub cables: BTreeSet<[Name; 2]>,
+}
+
+/// A pod's interface in a slice.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attached {
+    /// Its hardware address.
+    pub mac: MacAddress,
+    /// The addresses that it was given.
+    pub ips: Vec<IpAddr>,
+    /// Where it enters the fabric.
+    pub at: Place,
+}
+
+/// A slice's end at a border link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BorderEnd {
+    /// The border link.
+    pub link: Name,
+    /// Where it enters the fabric.
+    pub at: Place,
+    /// VLAN of the slice on the link, agreed with the other domain.
+    pub label: u16,
+}
+
+/// What the fabric's guards have counted of a slice since they were made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Counters {
+    /// Frames that came to a guard.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Frames that were above the rate and were dropped.
+    pub dropped_packets: u64,
+    /// Their bytes.
+    pub dropped_bytes: u64,
+}
+
+/// Something that a switch has and should not, or should have and has not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Difference {
+    /// The switch.
+    pub switch: String,
+    /// `missing`, `extra`, `other` (it is there and is not as intended), `unreachable`.
+    pub kind: String,
+    /// The slice, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slice: Option<Uuid>,
+    /// The rule in words.
+    pub what: String,
+}
+
+/// What enforces slices. A fabric holds nothing that the store does not have.
+pub trait Fabric: Send + Sync {
+    /// Its name, for `/topology`.
+    fn name(&self) -> &'static str;
+    /// The graph that slices are booked on.
+    fn topology(&self, hosts: &BTreeMap<HostId, Host>) -> Graph;
+    /// The node of a member in that graph.
+    fn node(&self, member: &Member) -> Option<String>;
+    /// Why this quality of service cannot be enforced here; empty when it can.
+    fn refuses(&self, spec: &SliceSpec) -> Option<Problem>;
+    /// Whether a slice is enforced, from what was read back.
+    fn verify(
+        &self,
+        slice: &Slice,
+        hosts: &BTreeMap<HostId, Host>,
+        reports: &BTreeMap<HostId, Enforcement>,
+    ) -> Verdict;
+    /// What the fabric needs and does not have; empty when it is well.
+    fn trouble(&self) -> Option<String>;
+    /// The switches and their wiring, where slices are programmed into them.
+    fn network(&self) -> Option<&network::Network> {
+        None
+    }
+    /// The whole of what is wanted now; the fabric makes it so.
+    fn intend(&self, _intents: Vec<Intent>) {}
+    /// What the guards have counted, by slice.
+    fn counters(&self) -> BTreeMap<Uuid, Counters> {
+        BTreeMap::new()
+    }
+    /// Holds what is wanted against what the switches have, rule by rule.
+    fn check(&self) -> BoxFuture<'_, Vec<Difference>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+}
