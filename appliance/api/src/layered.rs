@@ -324,6 +324,15 @@ impl Reader<'_> {
         }
         number
     }
+    /// A yes or no; a value that is none is reported.
+    pub fn flag(&mut self, path: &str) -> Option<bool> {
+        let value = self.value(path)?;
+        let flag = value.to_bool();
+        if flag.is_none() {
+            self.error(path, "must be true or false, without quotes".into());
+        }
+        flag
+    }
     /// A text; a value that is none is reported.
     pub fn text(&mut self, path: &str) -> Option<String> {
         let value = self.value(path)?;

@@ -59,6 +59,10 @@ pub struct StitchProposal {
     /// The receiving domain's endpoint, `node/nic`; its only one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// VLANs that the border link has free on the initiator's side, as `2-4094`: the receiving domain
+    /// chooses one of them. Any will do when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<String>,
     /// What the receiving domain shall lease from.
     pub addressing: Addressing,
     /// How long to hold, in seconds.
@@ -110,6 +114,9 @@ pub struct Stitch {
     pub peer_slice_id: Option<Uuid>,
     /// The border link, by its name here.
     pub border_link: Name,
+    /// VLAN of the slice on the border link, once both domains know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<u16>,
     /// Where it stands.
     pub state: StitchState,
     /// When the holds run out: the earlier of the two.

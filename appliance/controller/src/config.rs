@@ -1,7 +1,12 @@
 //! The controller's configuration: TOML and drop-ins in, a [`Config`] that cannot be wrong out.
 //! `config/vdnd.toml` of the source tree is the reference: every field with its meaning.
 
-use crate::{addresses::Plan, auth, fabric::Border};
+use crate::{
+    addresses::Plan,
+    auth,
+    fabric::{Border, network::Place},
+    labels::Labels,
+};
 use dtn_api::{
     Name, Rate, Span,
     layered::{self, Reader},
@@ -11,6 +16,10 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
 };
+
+mod wiring;
+
+pub use wiring::FabricConfig;
 
 pub use dtn_api::layered::{ConfigError, ConfigProblem, Severity};
 
@@ -28,6 +37,10 @@ pub const FIELDS: &[(&str, &[&str])] = &[
             "domain",
             "listen",
             "border",
+            "fabric",
+            "switch",
+            "cable",
+            "port",
             "addresses",
             "limits",
             "operator",
@@ -44,8 +57,14 @@ pub const FIELDS: &[(&str, &[&str])] = &[
             "capacity",
             "latency",
             "mtu",
+            "labels",
+            "at",
         ],
     ),
+    ("fabric", &["kind", "listen", "plain"]),
+    ("switch", &["name", "datapath-id"]),
+    ("cable", &["ends", "capacity", "mtu"]),
+    ("port", &["nic", "at"]),
     ("addresses", &["ipv4", "ipv6", "lease"]),
     ("limits", &["window"]),
     ("operator", &["token-file"]),
@@ -64,6 +83,8 @@ pub struct Config {
     pub names: Vec<String>,
     /// Links to other domains.
     pub borders: Vec<Border>,
+    /// What enforces slices.
+    pub fabric: FabricConfig,
     /// Where slices' subnets come from.
     pub addresses: Plan,
     /// Longest window of a slice, in seconds.
@@ -125,6 +146,7 @@ impl Config {
                 reader.error(&format!("border[{n}].peer-domain"), why);
             }
         }
+        let fabric = wiring::read(reader, &borders);
         let addresses = Self::plan(reader);
         let window = reader
             .parse::<Span>("limits.window")
@@ -140,6 +162,7 @@ impl Config {
             url: url?,
             names,
             borders,
+            fabric: fabric?,
             addresses,
             longest_window: window.seconds(),
             token_file,
@@ -208,13 +231,9 @@ impl Config {
             reader.error(&at("capacity"), "must be above 0bit".into());
         }
         let latency = reader.parse::<Span>(&at("latency")).unwrap_or_default();
-        let mtu = reader.integer(&at("mtu")).unwrap_or(1500);
-        let mtu = u32::try_from(mtu)
-            .ok()
-            .filter(|mtu| (1280..=65_535).contains(mtu));
-        if mtu.is_none() {
-            reader.error(&at("mtu"), "must be 1280 to 65535 bytes".into());
-        }
+        let mtu = mtu(reader, &at("mtu"));
+        let labels = reader.parse::<Labels>(&at("labels")).unwrap_or_default();
+        let place = reader.parse::<Place>(&at("at"));
         Some(Border {
             name: name?,
             peer_domain: peer_domain?,
@@ -222,7 +241,8 @@ impl Config {
             capacity_bps: capacity?.bps(),
             latency_us: latency.millis().saturating_mul(1000),
             mtu: mtu?,
-            at: None,
+            labels,
+            at: place,
         })
     }
 
@@ -247,6 +267,18 @@ impl Config {
             lease_seconds: lease_seconds.unwrap_or(3600),
         }
     }
+}
+
+/// An MTU in bytes, 1500 when absent. 1280 is the least that IPv6 asks of a link (RFC 8200 §5).
+fn mtu(reader: &mut Reader<'_>, path: &str) -> Option<u32> {
+    let mtu = reader.integer(path).unwrap_or(1500);
+    let mtu = u32::try_from(mtu)
+        .ok()
+        .filter(|mtu| (1280..=65_535).contains(mtu));
+    if mtu.is_none() {
+        reader.error(path, "must be 1280 to 65535 bytes".into());
+    }
+    mtu
 }
 
 /// The host in `https://HOST:PORT`.
@@ -294,6 +326,70 @@ mod tests {
                     "{table}.{key} is not in the reference"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_wiring_that_cannot_be_is_told_whole() {
+        let told = problems(
+            r#"version = 1
+fabric = { kind = "openflow", plain = "yes", port = 1 }
+[domain]
+name = "a"
+[listen]
+address = "192.0.2.1:1"
+[addresses]
+ipv4 = "10.0.0.0/16"
+[[switch]]
+name = "s1"
+datapath-id = "1"
+[[switch]]
+name = "s2"
+datapath-id = "0000000000000002"
+[[switch]]
+name = "s2"
+datapath-id = "00:00:00:00:00:00:00:02"
+[[cable]]
+ends = "s2/1 s9/1"
+capacity = "0bit"
+mtu = 1
+[[cable]]
+ends = "s2/1"
+capacity = "1Gbit"
+[[cable]]
+ends = "s2/2 s2/3"
+capacity = "1Gbit"
+[[port]]
+nic = "data0"
+at = "s2/2"
+[[border]]
+name = "wan"
+peer-domain = "b"
+capacity = "1Gbit"
+labels = "1-5"
+"#,
+        );
+        for field in [
+            "fabric.port",
+            "fabric.plain",
+            "fabric.listen",
+            "switch[0].datapath-id",
+            "switch[1].name",
+            "switch[1].datapath-id",
+            "cable[0].capacity",
+            "cable[0].mtu",
+            "cable[1].ends",
+            "cable[2].ends",
+            "port[0].nic",
+            "port[0].at",
+            "border[0].labels",
+            "border[0].at",
+        ] {
+            let prefix = format!("{field}: ");
+            assert!(
+                told.iter().any(|line| line.starts_with(&prefix)),
+                "{field} is not in {told:#?}"
+            );
         }
     }
 

@@ -6,7 +6,7 @@ use crate::{
     auth::Principal,
     authority::Authority,
     config::Config,
-    fabric::{Fabric, edge::Edge},
+    fabric::{Fabric, Intent},
     invitations::sha256,
     slices,
     state::{BadRow, Change, KeptReply, State},
@@ -28,6 +28,7 @@ mod clock;
 mod coordination;
 mod federation;
 mod hosts;
+mod intents;
 mod leasing;
 mod stitching;
 
@@ -42,7 +43,9 @@ const SILENCE_SECONDS: i64 = 60;
 pub struct Engine {
     config: Config,
     authority: Authority,
-    fabric: Box<dyn Fabric>,
+    fabric: Arc<dyn Fabric>,
+    /// What the fabric was told last.
+    told: Mutex<Option<Vec<Intent>>>,
     store: Arc<dyn Store>,
     state: Mutex<State>,
     /// When each domain was last heard; what is written down lags behind.
@@ -51,6 +54,8 @@ pub struct Engine {
     owed: Notify,
     /// The domains whose certificates are believed have changed.
     peers_changed: Notify,
+    /// What is known has changed.
+    changed: Notify,
 }
 
 /// What a decision comes to.
@@ -166,6 +171,7 @@ impl Engine {
         config: Config,
         authority: Authority,
         store: Arc<dyn Store>,
+        fabric: Arc<dyn Fabric>,
     ) -> Result<Self, StartError> {
         let state = State::load(store.range("").await?)?;
         let heard = state
@@ -174,7 +180,8 @@ impl Engine {
             .filter_map(|peer| Some((peer.name.clone(), peer.heard_at?)))
             .collect();
         Ok(Self {
-            fabric: Box::new(Edge::new(config.borders.clone())),
+            fabric,
+            told: Mutex::new(None),
             config,
             authority,
             store,
@@ -182,6 +189,7 @@ impl Engine {
             heard: StdMutex::new(heard),
             owed: Notify::new(),
             peers_changed: Notify::new(),
+            changed: Notify::new(),
         })
     }
     /// The configuration.
@@ -237,6 +245,7 @@ impl Engine {
         match self.store.commit(state.revision, ops).await {
             Ok(revision) => {
                 state.advance(revision, changes);
+                self.changed.notify_one();
                 Ok(answer)
             }
             Err(e) => {

@@ -7,7 +7,7 @@
 pub mod edge;
 pub mod network;
 
-use crate::topology::Graph;
+use crate::{labels::Labels, topology::Graph};
 use dtn_api::{
     HostId, MacAddress, Name, Problem,
     host::{Enforcement, Host},
@@ -48,6 +48,8 @@ pub struct Border {
     pub latency_us: u64,
     /// MTU in bytes.
     pub mtu: u32,
+    /// VLANs that slices may have on it.
+    pub labels: Labels,
     /// Where it enters the fabric; `edge` has no ports.
     pub at: Option<Place>,
 }
@@ -134,7 +136,7 @@ pub trait Fabric: Send + Sync {
     /// The node of a member in that graph.
     fn node(&self, member: &Member) -> Option<String>;
     /// Why this quality of service cannot be enforced here; empty when it can.
-    fn refuses(&self, spec: &SliceSpec) -> Option<Problem>;
+    fn refuses(&self, spec: &SliceSpec, hosts: &BTreeMap<HostId, Host>) -> Option<Problem>;
     /// Whether a slice is enforced, from what was read back.
     fn verify(
         &self,
@@ -150,6 +152,14 @@ pub trait Fabric: Send + Sync {
     }
     /// The whole of what is wanted now; the fabric makes it so.
     fn intend(&self, _intents: Vec<Intent>) {}
+    /// Waits until what [`Fabric::verify`] says may have changed.
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+    /// What has happened since it was asked last: name, slice, in words.
+    fn happened(&self) -> Vec<(&'static str, Option<Uuid>, String)> {
+        Vec::new()
+    }
     /// What the guards have counted, by slice.
     fn counters(&self) -> BTreeMap<Uuid, Counters> {
         BTreeMap::new()

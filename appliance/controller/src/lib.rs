@@ -18,6 +18,7 @@ pub mod engine;
 pub mod fabric;
 mod failpoint;
 pub mod invitations;
+pub mod labels;
 pub mod leases;
 pub mod routes;
 pub mod serve;

@@ -6,6 +6,7 @@ use crate::{
     authority::Authority,
     config::Config,
     engine::{self, Engine},
+    fabric::edge::Edge,
     routes,
     store::Embedded,
 };
@@ -91,7 +92,8 @@ pub async fn start(
         Timestamp::now(),
     )?;
     let store = Arc::new(Embedded::open(&state.join("store.redb"))?);
-    let engine = Arc::new(Engine::start(config, authority, store).await?);
+    let fabric = Arc::new(Edge::new(config.borders.clone()));
+    let engine = Arc::new(Engine::start(config, authority, store, fabric).await?);
     let unix =
         listen_unix(&socket).with_context(|| format!("listening on {}", socket.display()))?;
     let verifier = Arc::new(domain_verifier::DomainVerifier::new(engine.authority())?);

@@ -27,6 +27,8 @@ use uuid::Uuid;
 pub const LONGEST_HOLD: u32 = 900;
 /// How long an ended slice can be looked up, in seconds: 30 days.
 pub const KEPT_SECONDS: u32 = 30 * 86_400;
+/// Greatest tag: it is a VLAN on the fabric's own cables (IEEE 802.1Q).
+const LAST_TAG: u16 = 4094;
 /// Most members of a slice.
 pub const MOST_MEMBERS: usize = 4096;
 /// Most labels of a slice, and longest key or value of one, in bytes.
@@ -41,6 +43,9 @@ pub struct Booking {
     /// What it takes of which link. Kept, so that a NIC that changes its speed later does not
     /// change what was promised.
     pub shares: Vec<Share>,
+    /// 1 to 4094, unique among the slices that are booked: what the fabric tells its packets by.
+    #[serde(default)]
+    pub tag: Option<u16>,
     /// What its senders are paced to, as read back by their nodes.
     #[serde(default)]
     pub reports: BTreeMap<HostId, Enforcement>,
@@ -210,9 +215,27 @@ pub fn hold(id: Uuid, spec: SliceSpec, shares: Vec<Share>, now: Timestamp) -> Bo
             created_at: now,
         },
         shares,
+        tag: None,
         reports: BTreeMap::new(),
         ended_at: None,
     }
+}
+
+/// A tag for a new slice: the next one after the youngest slice's that no booked slice has, so that
+/// one is not given again soon after its slice has ended.
+pub fn free_tag<'a>(bookings: impl Iterator<Item = &'a Booking>, now: Timestamp) -> Option<u16> {
+    let (mut used, mut youngest) = (BTreeSet::new(), None);
+    for booking in bookings {
+        let Some(tag) = booking.tag else { continue };
+        youngest = youngest.max(Some((booking.slice.created_at, tag)));
+        if booking.slice.booked_at(now) {
+            used.insert(tag);
+        }
+    }
+    let last = youngest.map_or(0, |(_, tag)| tag);
+    (last + 1..=LAST_TAG)
+        .chain(1..=last)
+        .find(|tag| !used.contains(tag))
 }
 
 /// Everything that is booked now, but for one slice.

@@ -69,6 +69,7 @@ pub fn propose(
             slice_id: slice.id,
             peer_slice_id: None,
             border_link: border_link.clone(),
+            label: None,
             state: StitchState::Proposed,
             hold_expires_at: slice.status.hold_expires_at,
             reason: None,
@@ -81,8 +82,13 @@ pub fn propose(
     }
 }
 
-/// The participant's part, held.
-pub fn accept(proposal: &StitchProposal, border_link: &Name, slice: &Slice) -> StitchRow {
+/// The participant's part, held, with the label that it chose.
+pub fn accept(
+    proposal: &StitchProposal,
+    border_link: &Name,
+    label: Option<u16>,
+    slice: &Slice,
+) -> StitchRow {
     StitchRow {
         stitch: Stitch {
             id: proposal.stitch_id,
@@ -91,6 +97,7 @@ pub fn accept(proposal: &StitchProposal, border_link: &Name, slice: &Slice) -> S
             slice_id: slice.id,
             peer_slice_id: None,
             border_link: border_link.clone(),
+            label,
             state: StitchState::Held,
             hold_expires_at: slice.status.hold_expires_at,
             reason: None,
@@ -148,6 +155,7 @@ impl StitchRow {
 pub fn both_held(row: &StitchRow, theirs: &Stitch) -> StitchRow {
     let mut next = row.to(StitchState::Held);
     next.stitch.peer_slice_id = Some(theirs.slice_id);
+    next.stitch.label = theirs.label;
     next.stitch.hold_expires_at = match (row.stitch.hold_expires_at, theirs.hold_expires_at) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (one, other) => one.or(other),

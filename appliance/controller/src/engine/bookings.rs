@@ -66,7 +66,7 @@ impl Engine {
             );
             return Err(Problem::new(Kind::NameTaken, problem).at("/name", "is taken"));
         }
-        if let Some(problem) = self.fabric.refuses(&spec) {
+        if let Some(problem) = self.fabric.refuses(&spec, &state.hosts) {
             return Err(problem);
         }
         self.known(state, &spec.members)?;
@@ -96,6 +96,13 @@ impl Engine {
         let commit = spec.commit;
         let mut booking = slices::hold(Uuid::now_v7(), spec, shares, now);
         booking.slice.stitch = stitch;
+        booking.tag = slices::free_tag(state.bookings.values(), now);
+        if booking.tag.is_none() && self.fabric.network().is_some() {
+            return Err(Problem::new(
+                Kind::PoolExhausted,
+                "every tag that the switches tell slices by is in use: end a slice",
+            ));
+        }
         if commit {
             booking = slices::act(&booking, Action::Commit, &ledger, now)?;
         }

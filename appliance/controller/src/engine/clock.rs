@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// How often time is looked at.
+/// How often time is looked at, when nothing else is a reason to.
 const TICK: Duration = Duration::from_millis(500);
 /// How often other domains are asked for their document.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -30,7 +30,10 @@ pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
-            tick.tick().await;
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = engine.fabric.changed() => {}
+            }
             if let Err(problem) = engine.age().await {
                 tracing::error!("keeping up with time: {problem}");
             }
@@ -70,8 +73,19 @@ pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
             }
         }
     };
+    let wishes = async {
+        loop {
+            engine.tell_fabric().await;
+            tokio::select! {
+                () = engine.changed.notified() => {}
+                // windows start and end by themselves
+                () = tokio::time::sleep(TICK) => {}
+            }
+        }
+    };
     tokio::select! {
         () = ticks => {}
+        () = wishes => {}
         () = beats => {}
         () = debts => {}
         () = stop.cancelled() => {}
@@ -86,6 +100,7 @@ impl Engine {
             self.age_slices(state, now, &mut decision);
             age_leases(state, now, &mut decision);
             forget(state, now, &mut decision);
+            decision.events.extend(self.fabric.happened());
             Ok(decision)
         })
         .await

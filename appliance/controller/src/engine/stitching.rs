@@ -13,6 +13,7 @@ use crate::{
     document,
     fabric::Border,
     failpoint,
+    labels::Labels,
     slices::Action,
     state::{Change, State},
     stitches::{self, Owed, StitchRow},
@@ -26,7 +27,7 @@ use dtn_api::{
 };
 use ipnet::IpNet;
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// Subnets that are tried until one is free in both domains.
@@ -51,6 +52,13 @@ impl Engine {
         failpoint::reach("held-here").await;
         let id = row.stitch.id;
         let mut taken = Vec::new();
+        let labels = self
+            .look(|state, _| {
+                let used = labels_in_use(state, &border.name);
+                border.labels.offer(&used, &self.config.domain, &peer)
+            })
+            .await
+            .to_string();
         let told: Result<Stitch, Problem> = loop {
             let proposal = StitchProposal {
                 stitch_id: id,
@@ -61,6 +69,7 @@ impl Engine {
                 schedule: spec.schedule,
                 border_link: border.peer_ref.clone(),
                 endpoint: spec.remote.endpoint.clone(),
+                labels: Some(labels.clone()),
                 addressing: far.clone(),
                 hold_seconds: spec.hold_seconds,
                 now: Timestamp::now(),
@@ -267,6 +276,7 @@ impl Engine {
                     format!("no link {} leads to you", proposal.border_link),
                 )
             })?;
+            let label = label(state, border, &proposal)?;
             let host = offered(state, proposal.endpoint.as_deref())?;
             let own = SliceSpec {
                 name: proposal.name.clone(),
@@ -289,7 +299,7 @@ impl Engine {
                 labels: BTreeMap::new(),
             };
             let booking = self.book(state, own, Some(proposal.stitch_id), now)?;
-            let row = stitches::accept(&proposal, &border.name, &booking.slice);
+            let row = stitches::accept(&proposal, &border.name, label, &booking.slice);
             let detail = format!("slice {} for domain {}", proposal.name, proposal.initiator);
             Ok(Decision::only(row.stitch.clone())
                 .event("stitch.held", Some(proposal.stitch_id), detail)
@@ -299,6 +309,42 @@ impl Engine {
         let held = held.await?;
         failpoint::reach("held-for-peer").await;
         Ok(held)
+    }
+}
+
+/// VLANs that stitches have on a border link.
+fn labels_in_use(state: &State, border: &Name) -> BTreeSet<u16> {
+    state
+        .stitches
+        .values()
+        .filter(|row| row.stitch.border_link == *border && !row.over())
+        .filter_map(|row| row.stitch.label)
+        .collect()
+}
+
+/// The VLAN of a slice that comes in, out of those that the other domain offers.
+fn label(
+    state: &State,
+    border: &Border,
+    proposal: &StitchProposal,
+) -> Result<Option<u16>, Problem> {
+    let offered = match &proposal.labels {
+        None => Labels::default(),
+        Some(text) => text.parse().map_err(|why| {
+            Problem::new(Kind::InvalidRequest, "the proposal is not valid").at("/labels", why)
+        })?,
+    };
+    let used = labels_in_use(state, &border.name);
+    match border.labels.choose(&offered, &used) {
+        Some(label) => Ok(Some(label)),
+        None => Err(Problem::new(
+            Kind::PoolExhausted,
+            format!(
+                "no VLAN is free on both sides of border link {}: end a slice, or allow more (labels of [[border]] in vdnd.toml)",
+                border.name
+            ),
+        )
+        .at("/labels", "none of these is free here")),
     }
 }
 

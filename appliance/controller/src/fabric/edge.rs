@@ -60,7 +60,7 @@ impl Fabric for Edge {
             _ => None,
         }
     }
-    fn refuses(&self, spec: &SliceSpec) -> Option<Problem> {
+    fn refuses(&self, spec: &SliceSpec, _: &BTreeMap<HostId, Host>) -> Option<Problem> {
         (spec.qos.mode == Mode::Aggregate).then(|| {
             Problem::new(
                 Kind::UnenforceableQos,

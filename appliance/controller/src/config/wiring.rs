@@ -1,0 +1,238 @@
+//! `[fabric]`, `[[switch]]`, `[[cable]]` and `[[port]]`: which switches enforce slices, and how the
+//! site wired them.
+
+use super::fields;
+use crate::fabric::{
+    Border,
+    network::{Cable, Network, Place, Switch},
+};
+use dtn_api::{IfName, Name, Rate, layered::Reader};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+/// What enforces slices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FabricConfig {
+    /// The hosts.
+    Edge,
+    /// Switches that this controller programs.
+    OpenFlow {
+        /// Where they connect.
+        listen: SocketAddr,
+        /// TCP without TLS.
+        plain: bool,
+        /// The switches and their wiring.
+        network: Network,
+    },
+}
+
+/// Reads the fabric and its wiring. Borders are read before.
+pub(super) fn read(reader: &mut Reader<'_>, borders: &[Border]) -> Option<FabricConfig> {
+    reader.known("fabric", fields("fabric"));
+    let kind = reader.text("fabric.kind").unwrap_or_else(|| "edge".into());
+    match kind.as_str() {
+        "edge" => {
+            for table in ["switch", "cable", "port"] {
+                if reader.tables(table) > 0 {
+                    let why = "is not used by the fabric edge: write kind = \"openflow\" below [fabric], or take it away";
+                    reader.warning(table, why.into());
+                }
+            }
+            Some(FabricConfig::Edge)
+        }
+        "openflow" => openflow(reader, borders),
+        other => {
+            reader.error(
+                "fabric.kind",
+                format!("{other:?} is no fabric of this build: write edge or openflow"),
+            );
+            None
+        }
+    }
+}
+
+fn openflow(reader: &mut Reader<'_>, borders: &[Border]) -> Option<FabricConfig> {
+    let listen = reader.parse::<SocketAddr>("fabric.listen");
+    reader.missing(
+        "fabric.listen",
+        "write ADDRESS:PORT where switches connect, as \"192.0.2.10:6653\"",
+    );
+    let plain = reader.flag("fabric.plain").unwrap_or(false);
+    let switches = (0..reader.tables("switch"))
+        .filter_map(|n| switch(reader, n))
+        .collect::<Vec<_>>();
+    if reader.tables("switch") == 0 {
+        let why = "the fabric openflow needs the switches that may connect: add [[switch]] tables";
+        reader.error("switch", why.into());
+    }
+    for (n, one) in switches.iter().enumerate() {
+        for other in &switches[..n] {
+            if one.name == other.name {
+                let why = format!("{} is named twice", one.name);
+                reader.error(&format!("switch[{n}].name"), why);
+            }
+            if one.datapath_id == other.datapath_id {
+                let why = format!("is {}'s already", other.name);
+                reader.error(&format!("switch[{n}].datapath-id"), why);
+            }
+        }
+    }
+    let mut wiring = Wiring {
+        switches: switches.iter().map(|s| s.name.clone()).collect(),
+        used: BTreeMap::new(),
+    };
+    let cables = cables(reader, &mut wiring);
+    let ports = ports(reader, &mut wiring);
+    for (n, border) in borders.iter().enumerate() {
+        let path = format!("border[{n}].at");
+        match &border.at {
+            None => reader.missing(&path, "write the port of the fabric that it starts at"),
+            Some(place) => wiring.take(reader, &path, place),
+        }
+    }
+    Some(FabricConfig::OpenFlow {
+        listen: listen?,
+        plain,
+        network: Network {
+            switches,
+            cables,
+            ports,
+            borders: borders.to_vec(),
+        },
+    })
+}
+
+/// Which ports are spoken for.
+struct Wiring {
+    switches: BTreeSet<Name>,
+    used: BTreeMap<Place, String>,
+}
+impl Wiring {
+    fn take(&mut self, reader: &mut Reader<'_>, path: &str, place: &Place) {
+        if !self.switches.contains(&place.switch) {
+            let why = format!("{}: there is no [[switch]] of this name", place.switch);
+            reader.error(path, why);
+        }
+        if let Some(other) = self.used.insert(place.clone(), path.to_owned()) {
+            reader.error(path, format!("port {place} is used by {other} already"));
+        }
+    }
+}
+
+fn switch(reader: &mut Reader<'_>, n: usize) -> Option<Switch> {
+    let at = |field: &str| format!("switch[{n}].{field}");
+    reader.known(&format!("switch[{n}]"), fields("switch"));
+    let name = reader.parse::<Name>(&at("name"));
+    reader.missing(&at("name"), "name the switch, as \"edge1\"");
+    let text = reader.text(&at("datapath-id"));
+    reader.missing(
+        &at("datapath-id"),
+        "write the switch's datapath id in 16 hexadecimal digits, as \"0000000000000001\"",
+    );
+    let datapath_id = text.and_then(|text| {
+        let digits = text.replace(':', "");
+        let found = (digits.len() == 16)
+            .then(|| u64::from_str_radix(&digits, 16).ok())
+            .flatten();
+        if found.is_none() {
+            let why = format!("{text:?} is no datapath id: write its 16 hexadecimal digits");
+            reader.error(&at("datapath-id"), why);
+        }
+        found
+    });
+    Some(Switch {
+        name: name?,
+        datapath_id: datapath_id?,
+    })
+}
+
+fn cables(reader: &mut Reader<'_>, wiring: &mut Wiring) -> Vec<Cable> {
+    let mut cables: Vec<Cable> = Vec::new();
+    for n in 0..reader.tables("cable") {
+        let at = |field: &str| format!("cable[{n}].{field}");
+        reader.known(&format!("cable[{n}]"), fields("cable"));
+        let text = reader.text(&at("ends"));
+        reader.missing(&at("ends"), "write its two ends, as \"edge1/2 core/1\"");
+        let ends = text.and_then(|text| ends(reader, &at("ends"), &text));
+        let capacity = reader.parse::<Rate>(&at("capacity"));
+        reader.missing(&at("capacity"), "write what it carries, as \"100Gbit\"");
+        if capacity.is_some_and(|rate| rate.bps() == 0) {
+            reader.error(&at("capacity"), "must be above 0bit".into());
+        }
+        let mtu = super::mtu(reader, &at("mtu"));
+        let (Some(ends), Some(capacity), Some(mtu)) = (ends, capacity, mtu) else {
+            continue;
+        };
+        for end in &ends {
+            wiring.take(reader, &at("ends"), end);
+        }
+        let [a, b] = [&ends[0].switch, &ends[1].switch];
+        let same = |cable: &Cable| {
+            let [c, d] = [&cable.ends[0].switch, &cable.ends[1].switch];
+            (a, b) == (c, d) || (a, b) == (d, c)
+        };
+        if a == b {
+            reader.error(&at("ends"), format!("both are on {a}"));
+        } else if cables.iter().any(same) {
+            let why = format!(
+                "{a} and {b} are joined already: bundle cables into one port (LAG), or leave one out"
+            );
+            reader.error(&at("ends"), why);
+        }
+        cables.push(Cable {
+            ends,
+            capacity_bps: capacity.bps(),
+            mtu,
+        });
+    }
+    cables
+}
+
+fn ends(reader: &mut Reader<'_>, path: &str, text: &str) -> Option<[Place; 2]> {
+    let mut found = Vec::new();
+    for word in text.split_whitespace() {
+        match word.parse::<Place>() {
+            Ok(place) => found.push(place),
+            Err(why) => reader.error(path, why),
+        }
+    }
+    let count = found.len();
+    let both = <[Place; 2]>::try_from(found).ok();
+    if both.is_none() && count == text.split_whitespace().count() {
+        let why = format!("has {count} ends: write two, as \"edge1/2 core/1\"");
+        reader.error(path, why);
+    }
+    both
+}
+
+fn ports(reader: &mut Reader<'_>, wiring: &mut Wiring) -> BTreeMap<String, Place> {
+    let mut ports = BTreeMap::new();
+    for n in 0..reader.tables("port") {
+        let at = |field: &str| format!("port[{n}].{field}");
+        reader.known(&format!("port[{n}]"), fields("port"));
+        let nic = reader.text(&at("nic"));
+        reader.missing(&at("nic"), "name the NIC, as \"dtn1/data0\"");
+        let place = reader.parse::<Place>(&at("at"));
+        reader.missing(
+            &at("at"),
+            "write the port that it is plugged into, as \"edge1/3\"",
+        );
+        let (Some(nic), Some(place)) = (nic, place) else {
+            continue;
+        };
+        let named = nic.split_once('/').is_some_and(|(node, nic)| {
+            node.parse::<Name>().is_ok() && nic.parse::<IfName>().is_ok()
+        });
+        if !named {
+            let why = format!("{nic:?} is no NIC of a node: write NODE/NIC, as \"dtn1/data0\"");
+            reader.error(&at("nic"), why);
+        }
+        wiring.take(reader, &at("at"), &place);
+        if ports.insert(nic.clone(), place).is_some() {
+            reader.error(&at("nic"), format!("{nic} is plugged in twice"));
+        }
+    }
+    ports
+}
