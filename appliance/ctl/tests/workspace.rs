@@ -7,8 +7,9 @@ use serde_json::Value;
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 /// A crate may depend on crates before it, never on one after it.
-const ORDER: [&str; 11] = [
+const ORDER: [&str; 12] = [
     "dtn-mover",
+    "dtn-openflow",
     "dtn-api",
     "dtn-measure",
     "dtn-workloads",
@@ -22,8 +23,8 @@ const ORDER: [&str; 11] = [
 ];
 
 /// What must not get in, and whom it must stay out of: the plugins start in milliseconds and need
-/// no network stack; the controller needs no kernel access; the vocabulary needs nothing.
-const KEPT_OUT: [(&str, &[&str]); 4] = [
+/// no network stack; the controller needs no kernel access; the vocabulary and the wire need nothing.
+const KEPT_OUT: [(&str, &[&str]); 5] = [
     (
         "dtn-cni",
         &[
@@ -33,6 +34,7 @@ const KEPT_OUT: [(&str, &[&str]); 4] = [
     ("vdnd", &["rtnetlink", "kube", "dtn-link"]),
     ("dtn-link", &["reqwest", "axum", "kube"]),
     ("dtn-mover", &["tokio", "kube", "reqwest"]),
+    ("dtn-openflow", &["tokio", "serde", "dtn-api"]),
 ];
 
 fn cargo(arguments: &[&str]) -> String {
