@@ -89,7 +89,12 @@ pub fn permits(principal: &Principal, method: &Method, route: &str) -> bool {
         // its own hosts, leases and slices; handlers look at whose they are
         Principal::Node(_) => match route {
             "/hosts" | "/topology" | "/domains" | "/domains/{name}" | "/domain_document" => get,
-            "/invitations" | "/stitches/inbound" | "/events" | "/metrics" => false,
+            "/invitations"
+            | "/stitches/inbound"
+            | "/events"
+            | "/metrics"
+            | "/fabric"
+            | "/fabric/differences" => false,
             _ => true,
         },
         Principal::Peer(_) => match route {

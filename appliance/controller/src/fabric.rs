@@ -8,14 +8,15 @@ pub mod edge;
 pub mod network;
 
 use crate::{labels::Labels, topology::Graph};
+pub use dtn_api::fabric::{Counters, Difference};
 use dtn_api::{
     HostId, MacAddress, Name, Problem,
+    fabric::SwitchStatus,
     host::{Enforcement, Host},
     slice::{Class, Member, Slice, SliceSpec},
 };
 use futures_util::future::BoxFuture;
 use network::Place;
-use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -100,33 +101,6 @@ pub struct BorderEnd {
     pub label: u16,
 }
 
-/// What the fabric's guards have counted of a slice since they were made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct Counters {
-    /// Frames that came to a guard.
-    pub packets: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Frames that were above the rate and were dropped.
-    pub dropped_packets: u64,
-    /// Their bytes.
-    pub dropped_bytes: u64,
-}
-
-/// Something that a switch has and should not, or should have and has not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct Difference {
-    /// The switch.
-    pub switch: String,
-    /// `missing`, `extra`, `other` (it is there and is not as intended), `unreachable`.
-    pub kind: String,
-    /// The slice, where it is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub slice: Option<Uuid>,
-    /// The rule in words.
-    pub what: String,
-}
-
 /// What enforces slices. A fabric holds nothing that the store does not have.
 pub trait Fabric: Send + Sync {
     /// Its name, for `/topology`.
@@ -149,6 +123,10 @@ pub trait Fabric: Send + Sync {
     /// The switches and their wiring, where slices are programmed into them.
     fn network(&self) -> Option<&network::Network> {
         None
+    }
+    /// How the switches stand.
+    fn switches(&self) -> Vec<SwitchStatus> {
+        Vec::new()
     }
     /// The whole of what is wanted now; the fabric makes it so.
     fn intend(&self, _intents: Vec<Intent>) {}

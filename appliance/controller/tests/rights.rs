@@ -170,6 +170,7 @@ async fn another_domain_sees_what_is_offered_and_no_more() {
         "/leases",
         "/stitches",
         "/topology",
+        "/fabric",
         "/domains",
         "/events",
     ] {

@@ -1,7 +1,7 @@
 //! The command line: what can be typed, and what it means. Verbs are in a file each.
 
 use crate::{
-    config, deploy, domain, host, lab, lease,
+    config, deploy, domain, fabric, host, lab, lease,
     place::{LAB_STATE, Place},
     pods, slice, status,
 };
@@ -75,6 +75,8 @@ pub(crate) enum Verb {
     /// Other domains: list, show, invite, accept, document
     #[command(visible_alias = "domains")]
     Domain(domain::Args),
+    /// The switches that enforce slices: show, check
+    Fabric(fabric::Args),
     /// Hosts of this domain: list, invite, join
     #[command(visible_alias = "hosts")]
     Host(host::Args),

@@ -13,6 +13,7 @@ mod deploy;
 #[cfg(test)]
 mod docs;
 mod domain;
+mod fabric;
 mod failure;
 mod host;
 mod invitation;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Slice(args) => carry_out(slice::run(args, &context)),
         Verb::Lease(args) => carry_out(lease::run(&args, &context)),
         Verb::Domain(args) => carry_out(domain::run(args, &context)),
+        Verb::Fabric(args) => carry_out(fabric::run(args, &context)),
         Verb::Host(args) => carry_out(host::run(args, &context)),
         Verb::Deploy(args) => carry_out(deploy::run(&args, &context)),
         Verb::Undeploy(args) => carry_out(deploy::undeploy(&args, &context)),

@@ -20,6 +20,7 @@
 //! | `/stitches` | GET, POST StitchSpec → Stitch `?dry_run=true`; `/stitches/{id}` GET |
 //! | `/stitches/inbound` | POST StitchProposal → Stitch (other domains alone) |
 //! | `/stitches/{id}/actions/{action}` | POST: commit, abort, terminate, extend (Extend) → Stitch |
+//! | `/fabric`, `/fabric/differences` | GET FabricStatus, List of Difference |
 //! | `/topology`, `/events?after=` | GET |
 //! | `/openapi.json`, `/healthz`, `/readyz`, `/metrics` | GET |
 //!
@@ -29,6 +30,7 @@
 //! has an `ETag`; `If-Match` is honoured on every write of one, and DELETE of a slice demands it.
 
 mod domains;
+mod fabric;
 mod hosts;
 mod leases;
 mod request;
@@ -96,6 +98,8 @@ fn contract() -> OpenApiRouter<Api> {
         .routes(routes!(stitches::get))
         .routes(routes!(stitches::act))
         .routes(routes!(stitches::extend))
+        .routes(routes!(fabric::status))
+        .routes(routes!(fabric::differences))
         .routes(routes!(system::topology))
         .routes(routes!(system::events))
         .routes(routes!(system::healthz))

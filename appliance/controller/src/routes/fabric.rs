@@ -1,0 +1,44 @@
+//! What enforces slices: how it stands, and where it differs from what is wanted.
+
+use super::{Api, request::Answer};
+use axum::{Json, extract::State};
+use dtn_api::{
+    Problem,
+    fabric::{Difference, FabricStatus, Guarded},
+    slice::List,
+};
+
+/// How the fabric stands.
+#[utoipa::path(get, path = "/fabric", tag = "fabric",
+    responses((status = 200, body = FabricStatus), (status = "default", body = Problem)))]
+pub(super) async fn status(State(engine): State<Api>) -> Json<FabricStatus> {
+    let fabric = engine.fabric();
+    let counters = fabric.counters();
+    let slices = engine.look(|state, _| {
+        let named = |(id, counters): (&uuid::Uuid, &_)| {
+            let booking = state.bookings.get(id)?;
+            Some(Guarded {
+                slice_id: *id,
+                name: booking.slice.spec.name.clone(),
+                counters: *counters,
+            })
+        };
+        counters.iter().filter_map(named).collect()
+    });
+    Json(FabricStatus {
+        kind: fabric.name().to_owned(),
+        trouble: fabric.trouble(),
+        switches: fabric.switches(),
+        slices: slices.await,
+    })
+}
+
+/// What the switches have, read now, held against what is wanted, rule by rule.
+#[utoipa::path(get, path = "/fabric/differences", tag = "fabric",
+    responses((status = 200, body = List<Difference>), (status = "default", body = Problem)))]
+pub(super) async fn differences(State(engine): State<Api>) -> Answer<Json<List<Difference>>> {
+    Ok(Json(List {
+        items: engine.fabric().check().await,
+        next_page_token: None,
+    }))
+}

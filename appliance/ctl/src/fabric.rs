@@ -1,0 +1,177 @@
+//! `dtnctl fabric`: the switches that enforce slices, what their guards count, and whether they have
+//! what they should.
+
+use crate::{
+    answer::{items, json, read},
+    cli::Context,
+    failure::{Done, Failure, Outcome, while_doing},
+    place::{CARRY_OUT, Daemon, LOOK_UP},
+    table::Table,
+    wording::count,
+};
+use clap::Subcommand;
+use dtn_api::fabric::{Difference, FabricStatus};
+
+/// What about the fabric.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// The switches, and what the guards of slices have counted
+    Show,
+    /// Hold what is wanted against what the switches have, rule by rule; fails on a difference
+    Check,
+}
+
+/// Asks the controller on this host.
+pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
+    match args.verb.unwrap_or(Verb::Show) {
+        Verb::Show => show(context).await,
+        Verb::Check => check(context).await,
+    }
+}
+
+async fn show(context: &Context) -> Outcome {
+    let link = context.place.connect(Daemon::Vdnd, LOOK_UP)?;
+    let answer = link
+        .get("/fabric")
+        .await
+        .map_err(|error| while_doing("asking for the fabric", error))?;
+    if context.json {
+        return json(&answer);
+    }
+    let status: FabricStatus = read(&answer, "the fabric")?;
+    let done = Done::text(shown(&status));
+    Ok(match (&status.trouble, status.switches.is_empty()) {
+        (Some(trouble), _) => done.next(trouble.clone()),
+        (None, true) => done,
+        (None, false) => done.next(format!(
+            "hold it against what is wanted: {} fabric check",
+            context.place.command()
+        )),
+    })
+}
+
+async fn check(context: &Context) -> Outcome {
+    let link = context.place.connect(Daemon::Vdnd, CARRY_OUT)?;
+    let answer = link
+        .get("/fabric/differences")
+        .await
+        .map_err(|error| while_doing("holding the switches against what is wanted", error))?;
+    let differences: Vec<Difference> = items(&answer, "the differences")?;
+    if context.json && differences.is_empty() {
+        return json(&answer);
+    }
+    if differences.is_empty() {
+        return Ok(Done::text(
+            "the switches have what they should, and nothing else\n",
+        ));
+    }
+    let mut table = Table::new(&["SWITCH", "IS", "RULE", "SLICE"]);
+    for difference in &differences {
+        table.row([
+            difference.switch.clone(),
+            difference.kind.clone(),
+            difference.what.clone(),
+            difference
+                .slice
+                .map(|id| id.to_string())
+                .unwrap_or_default(),
+        ]);
+    }
+    let text = if context.json {
+        json(&answer)?.out
+    } else {
+        table.print("")
+    };
+    Err(Failure::because(format!(
+        "the switches differ from what is wanted in {}",
+        count(differences.len(), "rule")
+    ))
+    .or_next("the controller makes it good every 10 s: look again, and see its log when it stays")
+    .showing(text))
+}
+
+fn shown(status: &FabricStatus) -> String {
+    if status.switches.is_empty() {
+        return format!(
+            "fabric {}: the hosts pace their own traffic; no switch is programmed\n",
+            status.kind
+        );
+    }
+    let mut switches = Table::new(&[
+        "SWITCH",
+        "DATAPATH",
+        "LINK",
+        "RULES",
+        "METERS",
+        "MOST METERS",
+        "IS",
+        "NOTE",
+    ]);
+    for switch in &status.switches {
+        switches.row([
+            switch.name.to_string(),
+            switch.datapath_id.clone(),
+            if switch.connected { "up" } else { "AWAY" }.into(),
+            switch.rules.to_string(),
+            switch.meters.to_string(),
+            switch
+                .max_meters
+                .map_or_else(|| "not told".into(), |most| most.to_string()),
+            switch.description.clone(),
+            switch.trouble.clone().unwrap_or_default(),
+        ]);
+    }
+    let mut slices = Table::new(&["SLICE", "FRAMES", "BYTES", "DROPPED", "DROPPED BYTES"]);
+    for slice in &status.slices {
+        slices.row([
+            slice.name.to_string(),
+            slice.counters.packets.to_string(),
+            slice.counters.bytes.to_string(),
+            slice.counters.dropped_packets.to_string(),
+            slice.counters.dropped_bytes.to_string(),
+        ]);
+    }
+    format!(
+        "{}\n{}",
+        switches.print(""),
+        slices.print("no slice is guarded now")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_switch_that_is_away_is_seen_at_once() {
+        let status: FabricStatus = serde_json::from_value(serde_json::json!({
+            "kind": "openflow",
+            "switches": [
+                {"name": "edge1", "datapath_id": "0000000000000001", "connected": true,
+                 "description": "Open vSwitch 3.1.0", "max_meters": 262144, "rules": 12, "meters": 1},
+                {"name": "core", "datapath_id": "0000000000000002", "connected": false,
+                 "rules": 0, "meters": 0, "trouble": "has not connected yet"}
+            ],
+            "slices": [{"slice_id": "01a20ea2-c626-7744-af7a-0df7b7ba4abb", "name": "lhc",
+                "packets": 10, "bytes": 15000, "dropped_packets": 0, "dropped_bytes": 0}]
+        }))
+        .unwrap();
+        let text = shown(&status);
+        for part in ["AWAY", "has not connected yet", "262144", "lhc", "15000"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        let edge = FabricStatus {
+            kind: "edge".into(),
+            trouble: None,
+            switches: Vec::new(),
+            slices: Vec::new(),
+        };
+        assert!(shown(&edge).contains("no switch is programmed"));
+    }
+}
