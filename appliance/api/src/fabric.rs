@@ -47,6 +47,25 @@ pub struct SwitchStatus {
     pub trouble: Option<String>,
 }
 
+/// Body of `POST /fabric/switches/{name}/certificate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SwitchCertificateRequest {
+    /// PKCS#10 request in PEM; only its key is taken. The private key stays on the switch.
+    pub csr_pem: String,
+}
+
+/// What a switch needs to connect over TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SwitchCertificate {
+    /// Its certificate, PEM.
+    pub certificate_pem: String,
+    /// The authority of the domain, PEM: whom it shall believe.
+    pub ca_pem: String,
+}
+
 /// A slice with what its guards have counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

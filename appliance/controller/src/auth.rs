@@ -36,6 +36,9 @@ impl fmt::Display for Principal {
     }
 }
 
+/// Role of a switch in its certificate's URI. It may connect as a switch, and ask for nothing.
+pub const SWITCH_ROLE: &str = "switch";
+
 /// Domain, role and name in a certificate's URI.
 pub fn identity_of(certificate: &CertificateDer<'_>) -> Option<(Name, String, Name)> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
@@ -94,7 +97,8 @@ pub fn permits(principal: &Principal, method: &Method, route: &str) -> bool {
             | "/events"
             | "/metrics"
             | "/fabric"
-            | "/fabric/differences" => false,
+            | "/fabric/differences"
+            | "/fabric/switches/{name}/certificate" => false,
             _ => true,
         },
         Principal::Peer(_) => match route {
@@ -106,6 +110,14 @@ pub fn permits(principal: &Principal, method: &Method, route: &str) -> bool {
             _ => false,
         },
         Principal::Anonymous | Principal::Itself => false,
+    }
+}
+
+/// The switch that a certificate names, which was verified with the authority of the own domain.
+pub fn switch_of(certificate: &CertificateDer<'_>, own_domain: &Name) -> Option<Name> {
+    match identity_of(certificate)? {
+        (domain, role, name) if role == SWITCH_ROLE && domain == *own_domain => Some(name),
+        _ => None,
     }
 }
 

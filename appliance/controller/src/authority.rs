@@ -255,6 +255,16 @@ impl Authority {
 
     /// A certificate for a host of the domain. From the request only the key is taken.
     pub fn enrol(&self, host: &Name, csr_pem: &str, now: Timestamp) -> Result<String, Problem> {
+        self.certify("node-agent", host, csr_pem, now)
+    }
+    /// A certificate for somebody of the domain in a role. From the request only the key is taken.
+    pub fn certify(
+        &self,
+        role: &str,
+        name: &Name,
+        csr_pem: &str,
+        now: Timestamp,
+    ) -> Result<String, Problem> {
         let wrong = |why: String| {
             Problem::new(Kind::InvalidRequest, "the certificate request is not valid")
                 .at("/csr_pem", why)
@@ -264,8 +274,8 @@ impl Authority {
         }
         let mut request = CertificateSigningRequestParams::from_pem(csr_pem)
             .map_err(|e| wrong(format!("{e}: send a PKCS#10 request in PEM")))?;
-        let mut params = named(format!("{host} {}", self.domain), HOST_YEARS, now);
-        let uri = spiffe(&self.domain, "node-agent", host);
+        let mut params = named(format!("{name} {}", self.domain), HOST_YEARS, now);
+        let uri = spiffe(&self.domain, role, name);
         let uri = uri
             .try_into()
             .map_err(|e: rcgen::Error| wrong(e.to_string()))?;
@@ -280,7 +290,7 @@ impl Authority {
             .map_err(|e| {
                 Problem::new(
                     Kind::Internal,
-                    format!("signing the certificate of host {host}: {e}"),
+                    format!("signing the certificate of {role} {name}: {e}"),
                 )
             })
     }

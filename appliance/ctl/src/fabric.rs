@@ -9,8 +9,13 @@ use crate::{
     table::Table,
     wording::count,
 };
+use anyhow::Context as _;
 use clap::Subcommand;
-use dtn_api::fabric::{Difference, FabricStatus};
+use dtn_api::{
+    Name,
+    fabric::{Difference, FabricStatus, SwitchCertificate, SwitchCertificateRequest},
+};
+use std::path::PathBuf;
 
 /// What about the fabric.
 #[derive(Debug, clap::Args)]
@@ -23,8 +28,25 @@ pub(crate) struct Args {
 enum Verb {
     /// The switches, and what the guards of slices have counted
     Show,
+    /// Sign the key of a switch, so that it can connect over TLS
+    Certify(CertifyArgs),
     /// Hold what is wanted against what the switches have, rule by rule; fails on a difference
     Check,
+}
+
+#[derive(Debug, clap::Args)]
+struct CertifyArgs {
+    /// The switch, by its name in vdnd.toml
+    name: Name,
+    /// Its certificate request (PKCS#10, PEM)
+    #[arg(long, value_name = "FILE")]
+    csr: PathBuf,
+    /// Where its certificate is written
+    #[arg(long, value_name = "FILE")]
+    certificate: PathBuf,
+    /// Where the authority that it shall believe is written
+    #[arg(long, value_name = "FILE")]
+    authority: PathBuf,
 }
 
 /// Asks the controller on this host.
@@ -32,6 +54,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
     match args.verb.unwrap_or(Verb::Show) {
         Verb::Show => show(context).await,
         Verb::Check => check(context).await,
+        Verb::Certify(args) => certify(&args, context).await,
     }
 }
 
@@ -94,6 +117,38 @@ async fn check(context: &Context) -> Outcome {
     ))
     .or_next("the controller makes it good every 10 s: look again, and see its log when it stays")
     .showing(text))
+}
+
+async fn certify(args: &CertifyArgs, context: &Context) -> Outcome {
+    let csr_pem = std::fs::read_to_string(&args.csr)
+        .with_context(|| format!("reading {}", args.csr.display()))?;
+    let link = context.place.connect(Daemon::Vdnd, LOOK_UP)?;
+    let path = format!("/fabric/switches/{}/certificate", args.name);
+    let answer = link
+        .post(&path, &SwitchCertificateRequest { csr_pem })
+        .await
+        .map_err(|error| while_doing(format!("signing the key of switch {}", args.name), error))?;
+    let made: SwitchCertificate = read(&answer, "the certificate")?;
+    for (file, pem) in [
+        (&args.certificate, &made.certificate_pem),
+        (&args.authority, &made.ca_pem),
+    ] {
+        std::fs::write(file, pem).with_context(|| format!("writing {}", file.display()))?;
+    }
+    if context.json {
+        return json(&answer);
+    }
+    Ok(Done::text(format!(
+        "switch {}: certificate in {}, authority in {}\n",
+        args.name,
+        args.certificate.display(),
+        args.authority.display()
+    ))
+    .next(format!(
+        "on an Open vSwitch: ovs-vsctl set-ssl KEY {} {} && ovs-vsctl set-controller BRIDGE ssl:ADDRESS:6653",
+        args.certificate.display(),
+        args.authority.display()
+    )))
 }
 
 fn shown(status: &FabricStatus) -> String {

@@ -1,7 +1,9 @@
-//! What the slices need of the network now, told to the fabric whenever it changes.
+//! What the slices need of the network now, told to the fabric whenever it changes; and who may
+//! connect as a switch.
 
-use super::Engine;
+use super::{Decision, Engine, not_found};
 use crate::{
+    auth::{self, Principal},
     fabric::{
         Attached, BorderEnd, Intent,
         network::{Network, Place},
@@ -11,7 +13,8 @@ use crate::{
     state::State,
 };
 use dtn_api::{
-    HostId, Name,
+    HostId, Name, Problem,
+    fabric::SwitchCertificate,
     host::{Host, HostKind},
     lease::LeaseState,
 };
@@ -19,6 +22,30 @@ use jiff::Timestamp;
 use std::collections::BTreeSet;
 
 impl Engine {
+    /// A certificate for a switch of the configuration.
+    pub async fn certify_switch(
+        &self,
+        who: &Principal,
+        name: &Name,
+        csr_pem: &str,
+    ) -> Result<SwitchCertificate, Problem> {
+        let known = self.fabric.network().and_then(|net| net.switch(name));
+        if known.is_none() {
+            return Err(not_found("switch", name));
+        }
+        self.decide(who, |_, now| {
+            let certificate_pem = self
+                .authority
+                .certify(auth::SWITCH_ROLE, name, csr_pem, now)?;
+            let made = SwitchCertificate {
+                certificate_pem,
+                ca_pem: self.authority.ca_pem().to_owned(),
+            };
+            let detail = format!("switch {name}");
+            Ok(Decision::only(made).event("switch.certified", None, detail))
+        })
+        .await
+    }
     /// Tells the fabric the whole of what is wanted, when it has switches and it is not the same as
     /// before.
     pub(super) async fn tell_fabric(&self) {

@@ -1,10 +1,16 @@
 //! What enforces slices: how it stands, and where it differs from what is wanted.
 
-use super::{Api, request::Answer};
-use axum::{Json, extract::State};
+use super::{
+    Api,
+    request::{Answer, Body, Who, part},
+};
+use axum::{
+    Json,
+    extract::{Path, State},
+};
 use dtn_api::{
-    Problem,
-    fabric::{Difference, FabricStatus, Guarded},
+    Name, Problem,
+    fabric::{Difference, FabricStatus, Guarded, SwitchCertificate, SwitchCertificateRequest},
     slice::List,
 };
 
@@ -41,4 +47,22 @@ pub(super) async fn differences(State(engine): State<Api>) -> Answer<Json<List<D
         items: engine.fabric().check().await,
         next_page_token: None,
     }))
+}
+
+/// A certificate for a switch of the configuration, so that it can connect over TLS.
+#[utoipa::path(post, path = "/fabric/switches/{name}/certificate", tag = "fabric",
+    request_body = SwitchCertificateRequest, params(("name" = String, Path)),
+    responses((status = 200, body = SwitchCertificate), (status = "default", body = Problem)))]
+pub(super) async fn certify(
+    State(engine): State<Api>,
+    Who(who): Who,
+    Path(name): Path<String>,
+    body: Body<SwitchCertificateRequest>,
+) -> Answer<Json<SwitchCertificate>> {
+    let name: Name = part("switch", &name)?;
+    Ok(Json(
+        engine
+            .certify_switch(&who, &name, &body.value.csr_pem)
+            .await?,
+    ))
 }

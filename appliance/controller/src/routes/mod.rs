@@ -21,6 +21,7 @@
 //! | `/stitches/inbound` | POST StitchProposal → Stitch (other domains alone) |
 //! | `/stitches/{id}/actions/{action}` | POST: commit, abort, terminate, extend (Extend) → Stitch |
 //! | `/fabric`, `/fabric/differences` | GET FabricStatus, List of Difference |
+//! | `/fabric/switches/{name}/certificate` | POST SwitchCertificateRequest → SwitchCertificate |
 //! | `/topology`, `/events?after=` | GET |
 //! | `/openapi.json`, `/healthz`, `/readyz`, `/metrics` | GET |
 //!
@@ -100,6 +101,7 @@ fn contract() -> OpenApiRouter<Api> {
         .routes(routes!(stitches::extend))
         .routes(routes!(fabric::status))
         .routes(routes!(fabric::differences))
+        .routes(routes!(fabric::certify))
         .routes(routes!(system::topology))
         .routes(routes!(system::events))
         .routes(routes!(system::healthz))
