@@ -3,12 +3,14 @@
 //!
 //! * [`edge`]: the hosts pace themselves; the switches are not touched.
 //! * [`network`]: switches, cables and ports as the site wired them.
+//! * [`openflow`]: switches that are programmed from here.
 //! * [`program`]: what every switch shall hold for the slices that live.
 //! * [`difference`]: what a switch has, held against that.
 
 pub mod difference;
 pub mod edge;
 pub mod network;
+pub mod openflow;
 pub mod program;
 
 use crate::{labels::Labels, topology::Graph};

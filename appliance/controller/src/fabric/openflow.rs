@@ -1,0 +1,235 @@
+//! The fabric of switches that are programmed from here over OpenFlow 1.3.
+//!
+//! A switch connects ([`listener`]), says who it is and is known from then on ([`switches`]) until
+//! its [`session`] ends. Whenever something is wanted or a switch is there again, and every ten
+//! seconds, one task ([`reconcile`]) reads what the switches have, holds it against what they
+//! shall have, and makes the difference good. A slice is programmed when that has been read back
+//! from every switch that it goes through ([`standing`]).
+
+mod frames;
+mod listener;
+mod look;
+mod reconcile;
+mod session;
+mod standing;
+mod switches;
+
+use super::{
+    Counters, Difference, Fabric, Intent, Verdict,
+    edge::Edge,
+    network::Network,
+};
+use crate::topology::Graph;
+use anyhow::Context;
+use dtn_api::{
+    HostId, Name, Problem,
+    fabric::SwitchStatus,
+    host::{Enforcement, Host},
+    slice::{Member, Slice, SliceSpec},
+};
+use futures_util::future::BoxFuture;
+use rustls::ServerConfig;
+use session::lock;
+use standing::Standing;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    mem,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+use switches::Connected;
+use tokio::{net::TcpListener, sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Events that are kept until they are asked for; the oldest go first.
+const EVENTS: usize = 1024;
+
+/// Where switches connect.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// The socket's address.
+    pub address: SocketAddr,
+    /// With TLS, or plain on a network of the switches' own.
+    pub tls: Option<Tls>,
+}
+
+/// How switches prove who they are.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Must ask for a certificate of the domain's authority.
+    pub server: Arc<ServerConfig>,
+    /// The domain that a switch's certificate names, with the switch.
+    pub domain: Name,
+}
+
+/// The fabric.
+pub struct OpenFlow {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    edge: Edge,
+}
+
+/// Something that happened: name, slice, in words.
+type Event = (&'static str, Option<Uuid>, String);
+
+/// What the tasks of the fabric share.
+struct Shared {
+    network: Network,
+    state: Mutex<State>,
+    /// One switch at a time becomes known.
+    joining: tokio::sync::Mutex<()>,
+    /// One reading of all switches at a time.
+    working: tokio::sync::Mutex<()>,
+    /// There is work for the reconciling task.
+    wake: Notify,
+    /// What `verify` says may have changed.
+    changed: Notify,
+}
+
+/// What is wanted, with a number that no other wish of this process has.
+#[derive(Clone)]
+struct Wanted {
+    number: u64,
+    intents: Arc<[Intent]>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What is wanted; nothing before the first time.
+    wanted: Option<Wanted>,
+    switches: BTreeMap<Name, Connected>,
+    /// Switches of which a second one connected, and when.
+    twins: BTreeMap<Name, (Instant, String)>,
+    /// Why switches were sent away, each said once.
+    refused: BTreeSet<String>,
+    standings: BTreeMap<Uuid, (Intent, Standing)>,
+    counters: BTreeMap<Uuid, Counters>,
+    events: VecDeque<Event>,
+}
+
+impl State {
+    /// Through how many switches a slice goes, and how far it is there.
+    fn standing(&self, slice: Uuid) -> (usize, Standing) {
+        let wanted = self.wanted.as_ref();
+        let Some(wanted) = wanted.and_then(|w| w.intents.iter().find(|i| i.slice == slice)) else {
+            let why = "the switches have not been told of it: nothing of it is due now";
+            return (0, Standing::Not(why.to_owned()));
+        };
+        let standing = match self.standings.get(&slice) {
+            Some((of, standing)) if of == wanted => standing.clone(),
+            _ => Standing::Not("it is being programmed into the switches".to_owned()),
+        };
+        (wanted.switches().len(), standing)
+    }
+}
+
+impl OpenFlow {
+    /// Listens for switches and programs them, until `stop`. Nothing is changed in a switch before
+    /// the first [`Fabric::intend`]: a controller that starts again takes nothing away.
+    pub async fn start(
+        network: Network,
+        listen: Listen,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Arc<Self>> {
+        let doing = || {
+            format!(
+                "listening for switches on {} (fabric.listen)",
+                listen.address
+            )
+        };
+        let listener = TcpListener::bind(listen.address)
+            .await
+            .with_context(doing)?;
+        let address = listener.local_addr().with_context(doing)?;
+        let shared = Arc::new(Shared {
+            network,
+            state: Mutex::default(),
+            joining: tokio::sync::Mutex::default(),
+            working: tokio::sync::Mutex::default(),
+            wake: Notify::new(),
+            changed: Notify::new(),
+        });
+        let accept = listener::accept(listener, listen.tls, shared.clone(), stop.clone());
+        tokio::spawn(accept);
+        tokio::spawn(reconcile::run(shared.clone(), stop));
+        Ok(Arc::new(Self {
+            shared,
+            address,
+            edge: Edge::new(Vec::new()),
+        }))
+    }
+    /// Where switches connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+    /// Whether a slice is in all its switches, read back; otherwise why not. What was said of an
+    /// older wish says nothing of the one that there is now.
+    pub fn programmed(&self, slice: Uuid) -> Result<(), String> {
+        match lock(&self.shared.state).standing(slice) {
+            (_, Standing::Programmed) => Ok(()),
+            (_, Standing::Not(why)) => Err(why),
+        }
+    }
+}
+
+impl Fabric for OpenFlow {
+    fn name(&self) -> &'static str {
+        "openflow"
+    }
+    fn topology(&self, hosts: &BTreeMap<HostId, Host>) -> Graph {
+        self.shared.network.graph(hosts)
+    }
+    fn node(&self, member: &Member) -> Option<String> {
+        self.edge.node(member)
+    }
+    fn refuses(&self, spec: &SliceSpec, hosts: &BTreeMap<HostId, Host>) -> Option<Problem> {
+        let state = lock(&self.shared.state);
+        let unmetered = state
+            .switches
+            .iter()
+            .filter(|(_, switch)| switch.max_meter == 0)
+            .map(|(name, _)| name.clone())
+            .collect();
+        standing::refusal(&self.shared.network, &unmetered, spec, hosts)
+    }
+    fn verify(
+        &self,
+        slice: &Slice,
+        hosts: &BTreeMap<HostId, Host>,
+        reports: &BTreeMap<HostId, Enforcement>,
+    ) -> Verdict {
+        let senders = self.edge.verify(slice, hosts, reports);
+        let (switches, standing) = lock(&self.shared.state).standing(slice.id);
+        standing::verdict(senders, standing, switches)
+    }
+    fn trouble(&self) -> Option<String> {
+        lock(&self.shared.state).trouble(&self.shared.network)
+    }
+    fn network(&self) -> Option<&Network> {
+        Some(&self.shared.network)
+    }
+    fn intend(&self, intents: Vec<Intent>) {
+        let mut state = lock(&self.shared.state);
+        let number = state.wanted.as_ref().map_or(0, |wanted| wanted.number) + 1;
+        let intents = intents.into();
+        state.wanted = Some(Wanted { number, intents });
+        drop(state);
+        self.shared.wake.notify_one();
+    }
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.shared.changed.notified())
+    }
+    fn happened(&self) -> Vec<Event> {
+        mem::take(&mut lock(&self.shared.state).events).into()
+    }
+    fn counters(&self) -> BTreeMap<Uuid, Counters> {
+        lock(&self.shared.state).counters.clone()
+    }
+    fn switches(&self) -> Vec<SwitchStatus> {
+        lock(&self.shared.state).switches(&self.shared.network)
+    }
+    fn check(&self) -> BoxFuture<'_, Vec<Difference>> {
+        Box::pin(reconcile::check(&self.shared))
+    }
+}

@@ -1,0 +1,260 @@
+//! Where switches connect, over TCP or TLS, until each is known or has been sent away.
+
+use super::{
+    Shared, Tls, frames,
+    session::{Failure, Session, unexpected},
+    switches::Joining,
+};
+use crate::auth::switch_of;
+use dtn_api::Name;
+use dtn_openflow::{Frame, Message, MultipartReply, MultipartRequest, VERSION};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// Connections at once: far more than a site has switches.
+const CONNECTIONS: usize = 512;
+/// Longest time for the TLS handshake, and again for the one of OpenFlow.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Pause after an accept that failed, as it does when file descriptors run out.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Bytes of a packet that a switch sends along; no rule of ours sends packets here.
+const MISS_SEND_LEN: u16 = 128;
+
+pub(super) async fn accept(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) {
+    let tls = tls.map(|tls| (TlsAcceptor::from(tls.server), tls.domain));
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let next = async {
+            let slot = slots.clone().acquire_owned().await.ok()?;
+            Some((slot, listener.accept().await))
+        };
+        let (slot, accepted) = tokio::select! {
+            next = next => match next {
+                Some(next) => next,
+                None => return,
+            },
+            () = stop.cancelled() => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                tracing::warn!("a switch's connection was not accepted: {e}");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let (tls, shared, end) = (tls.clone(), shared.clone(), stop.child_token());
+        // no handshake is waited for here: a slow one would keep everybody out
+        tokio::spawn(async move {
+            // barriers are small and waited for
+            if let Err(e) = stream.set_nodelay(true) {
+                tracing::debug!("{peer}: {e}");
+            }
+            match tls {
+                None => connection(stream, peer, &shared, end, Proof::None).await,
+                Some((tls, domain)) => match timeout(HANDSHAKE, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => {
+                        let chain = stream.get_ref().1.peer_certificates();
+                        let own = chain.and_then(|chain| chain.first());
+                        match own.and_then(|own| switch_of(own, &domain)) {
+                            Some(name) => {
+                                connection(stream, peer, &shared, end, Proof::Of(name)).await;
+                            }
+                            None => tracing::warn!(
+                                "what connected from {peer} has no certificate of a switch of \
+                                 {domain}"
+                            ),
+                        }
+                    }
+                    Ok(Err(e)) => tracing::warn!("TLS with the switch at {peer} failed: {e}"),
+                    Err(_) => tracing::warn!("TLS with the switch at {peer} took too long"),
+                },
+            }
+            drop(slot);
+        });
+    }
+}
+
+/// What a connection has shown of who it is.
+enum Proof {
+    /// Nothing: the network is the switches' own.
+    None,
+    /// That it is this switch.
+    Of(Name),
+}
+
+async fn connection<S>(
+    mut stream: S,
+    peer: SocketAddr,
+    shared: &Arc<Shared>,
+    end: CancellationToken,
+    proof: Proof,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match timeout(HANDSHAKE, greet(&mut stream)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => {
+            return tracing::warn!(
+                "what connected from {peer} is not a switch of OpenFlow 1.3: {why}"
+            );
+        }
+        Err(_) => return tracing::warn!("what connected from {peer} said no hello"),
+    }
+    let (session, queues) = Session::new(end);
+    let (read, write) = tokio::io::split(stream);
+    let served = session.serve(read, write, queues, || shared.wake.notify_one());
+    let lived = async {
+        let name = match timeout(HANDSHAKE, introduce(&session)).await {
+            Ok(Ok(joining)) => match (proof, shared.name_of(&joining)) {
+                (Proof::Of(proven), name) if name != Some(&proven) => {
+                    shared.refuse(format!(
+                        "a switch with the certificate of {proven} connected from {} with the \
+                         datapath id {:016x}, which is not {proven}'s, and was sent away",
+                        peer.ip(),
+                        joining.datapath_id
+                    ));
+                    None
+                }
+                _ => shared.join(joining, session.clone(), peer).await,
+            },
+            Ok(Err(failure)) => {
+                tracing::warn!("the switch at {peer} could not be asked who it is: {failure}");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("the switch at {peer} did not say who it is");
+                None
+            }
+        };
+        match name {
+            Some(name) => {
+                session.until_end().await;
+                Some(name)
+            }
+            None => {
+                session.close("it was sent away");
+                None
+            }
+        }
+    };
+    let (why, name) = tokio::join!(served, lived);
+    if let Some(name) = name {
+        shared.left(&name, &session, &why);
+    }
+}
+
+/// Hello both ways (OpenFlow 1.3.5 §6.3.1). Only 1.3 is spoken; who cannot is told so.
+async fn greet<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), String> {
+    let words = |e: io::Error| format!("sending: {e}");
+    let hello = Message::Hello {
+        versions: vec![VERSION],
+    };
+    let hello = Frame {
+        xid: 0,
+        message: hello,
+    };
+    stream.write_all(&hello.encode()).await.map_err(words)?;
+    let first = frames::next(stream, &mut Vec::new()).await;
+    let Frame { xid, message } = first.map_err(|e| match std::error::Error::source(&e) {
+        Some(source) => format!("{e}: {source}"),
+        None => e.to_string(),
+    })?;
+    match message {
+        Message::Hello { versions } if versions.contains(&VERSION) => Ok(()),
+        Message::Hello { versions } => {
+            let refused = Message::Error {
+                kind: 0,
+                code: 0,
+                data: b"this controller speaks OpenFlow 1.3 alone".to_vec(),
+            };
+            let refused = Frame {
+                xid,
+                message: refused,
+            };
+            stream.write_all(&refused.encode()).await.map_err(words)?;
+            stream.shutdown().await.map_err(words)?;
+            Err(format!(
+                "it speaks the versions {versions:?} of the wire, and 4 is needed: \
+                 set protocols=OpenFlow13 on it"
+            ))
+        }
+        other => Err(format!("it began with {other:?}")
+            .chars()
+            .take(120)
+            .collect()),
+    }
+}
+
+/// Asks a switch who it is and what it can do.
+async fn introduce(session: &Session) -> Result<Joining, Failure> {
+    let asked = "a request for its features";
+    let features = match session.ask(Message::FeaturesRequest, asked).await? {
+        Message::FeaturesReply(features) => features,
+        other => return Err(unexpected(asked, &other)),
+    };
+    let config = Message::SetConfig {
+        flags: 0,
+        miss_send_len: MISS_SEND_LEN,
+    };
+    for (_, cause) in session.apply([config], "its configuration").await? {
+        tracing::warn!(
+            "the switch {:016x} does not take its configuration: {cause}",
+            features.datapath_id
+        );
+    }
+    let mut description = String::new();
+    let asked = "a request for its description";
+    for part in session.multipart(MultipartRequest::Desc, asked).await? {
+        if let MultipartReply::Desc(told) = part {
+            description = format!("{} {}", told.hardware, told.software);
+        }
+    }
+    let asked = "a request for its ports";
+    for part in session.multipart(MultipartRequest::PortDesc, asked).await? {
+        if let MultipartReply::PortDesc(ports) = part {
+            session.know_ports(&ports);
+        }
+    }
+    let asked = "a request for its meters' limits";
+    let mut max_meter = 0;
+    match session
+        .multipart(MultipartRequest::MeterFeatures, asked)
+        .await
+    {
+        Ok(parts) => {
+            for part in parts {
+                if let MultipartReply::MeterFeatures(told) = part {
+                    max_meter = told.max_meter;
+                }
+            }
+        }
+        // a switch without meters does not know the question
+        Err(Failure::Refused { cause, .. }) => {
+            tracing::warn!(
+                "the switch {:016x} has no meters: {cause}",
+                features.datapath_id
+            );
+        }
+        Err(other) => return Err(other),
+    }
+    Ok(Joining {
+        datapath_id: features.datapath_id,
+        auxiliary: features.auxiliary_id,
+        tables: features.n_tables,
+        max_meter,
+        description,
+    })
+}

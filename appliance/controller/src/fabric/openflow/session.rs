@@ -1,0 +1,429 @@
+//! The connection of one switch: requests with their answers and deadlines, errors told to the
+//! message that they are about, and the beat by which a dead switch is noticed.
+//!
+//! Reading and writing do not wait for each other: what a reader has to answer goes into a queue
+//! of its own, and is left away when that is full.
+
+use super::frames;
+use dtn_openflow::{Frame, Message, MultipartReply, MultipartRequest, PORT_DELETED, Port, refusal};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt, mem,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter},
+    sync::{mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How often a switch is asked whether it is there.
+const BEAT: Duration = Duration::from_secs(5);
+/// After this long without a word it is not.
+const DEAD: Duration = Duration::from_secs(15);
+/// Longest time for the answer to a request. A switch that takes longer is let go: it comes again,
+/// and the others are not kept waiting.
+const ANSWER: Duration = Duration::from_secs(15);
+/// Longest time for one frame to go out.
+const STALL: Duration = Duration::from_secs(15);
+/// Frames that wait to go out, at most; who has more waits.
+const QUEUE: usize = 256;
+/// Frames of the reader that wait to go out.
+const URGENT: usize = 16;
+/// Changes between two barriers: what a switch has to hold at once.
+const BATCH: usize = 256;
+/// Longest answer in parts, in bytes: some 300,000 rules.
+const LONGEST: usize = 64 << 20;
+
+/// An error that a switch sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cause {
+    kind: u16,
+    code: u16,
+}
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&refusal(self.kind, self.code))
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Failure {
+    /// The connection ended.
+    #[error("the connection to the switch ended: {0}")]
+    Lost(String),
+    /// The switch took too long.
+    #[error("no answer to {0} within {seconds} s", seconds = ANSWER.as_secs())]
+    Late(&'static str),
+    /// The switch said no.
+    #[error("{asked}: {cause}")]
+    Refused {
+        /// What it was asked.
+        asked: &'static str,
+        /// What it said.
+        cause: Cause,
+    },
+    /// It answered something else.
+    #[error("the switch answered {asked} with {got}")]
+    Unexpected {
+        /// What it was asked.
+        asked: &'static str,
+        /// What came.
+        got: String,
+    },
+}
+
+enum Waiting {
+    /// For one message.
+    One(oneshot::Sender<Result<Message, Cause>>),
+    /// For the last of several parts.
+    Parts {
+        so_far: Vec<MultipartReply>,
+        bytes: usize,
+        done: oneshot::Sender<Result<Vec<MultipartReply>, Cause>>,
+    },
+    /// For nothing but an error, until the next barrier is answered.
+    Quiet {
+        number: usize,
+        refused: Arc<Mutex<Vec<(usize, Cause)>>>,
+    },
+}
+
+/// A switch's connection.
+pub(super) struct Session {
+    out: mpsc::Sender<Vec<u8>>,
+    urgent: mpsc::Sender<Vec<u8>>,
+    next: AtomicU32,
+    waiting: Mutex<HashMap<u32, Waiting>>,
+    ports: Mutex<BTreeMap<String, u32>>,
+    heard: Mutex<Instant>,
+    why: Mutex<Option<String>>,
+    end: CancellationToken,
+}
+
+/// The ends of a session's queues that its connection works on.
+pub(super) struct Queues {
+    out: mpsc::Receiver<Vec<u8>>,
+    urgent: mpsc::Receiver<Vec<u8>>,
+}
+
+pub(super) fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    // every critical section here leaves whole values behind
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A transaction id that is forgotten when nobody waits any more.
+struct Asked<'a> {
+    session: &'a Session,
+    xid: u32,
+}
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        lock(&self.session.waiting).remove(&self.xid);
+    }
+}
+
+impl Session {
+    /// A session that ends with `end`, and the queues for [`Session::serve`].
+    pub(super) fn new(end: CancellationToken) -> (Arc<Self>, Queues) {
+        let (out, from_out) = mpsc::channel(QUEUE);
+        let (urgent, from_urgent) = mpsc::channel(URGENT);
+        let session = Arc::new(Self {
+            out,
+            urgent,
+            next: AtomicU32::new(1),
+            waiting: Mutex::default(),
+            ports: Mutex::default(),
+            heard: Mutex::new(Instant::now()),
+            why: Mutex::default(),
+            end,
+        });
+        let queues = Queues {
+            out: from_out,
+            urgent: from_urgent,
+        };
+        (session, queues)
+    }
+
+    /// Works on the connection until it ends; the reason in words. `ports_changed` is called when
+    /// the switch has told of a port.
+    pub(super) async fn serve<R, W>(
+        &self,
+        read: R,
+        write: W,
+        queues: Queues,
+        ports_changed: impl Fn(),
+    ) -> String
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let why = tokio::select! {
+            why = self.read(read, ports_changed) => why,
+            why = send(write, queues) => why,
+            why = self.beat() => why,
+            () = self.end.cancelled() => "it was ended here".to_owned(),
+        };
+        let why = lock(&self.why).get_or_insert(why).clone();
+        self.end.cancel();
+        lock(&self.waiting).clear();
+        why
+    }
+
+    /// Ends the connection.
+    pub(super) fn close(&self, why: impl Into<String>) {
+        lock(&self.why).get_or_insert(why.into());
+        self.end.cancel();
+    }
+    /// Whether the connection has ended.
+    pub(super) fn ended(&self) -> bool {
+        self.end.is_cancelled()
+    }
+    /// Until the connection has ended.
+    pub(super) async fn until_end(&self) {
+        self.end.cancelled().await;
+    }
+    /// Numbers of the switch's ports by their names.
+    pub(super) fn ports(&self) -> BTreeMap<String, u32> {
+        lock(&self.ports).clone()
+    }
+    pub(super) fn know_ports(&self, ports: &[Port]) {
+        let mut known = lock(&self.ports);
+        known.extend(ports.iter().map(|port| (port.name.clone(), port.port_no)));
+    }
+    fn lost(&self) -> Failure {
+        let why = lock(&self.why).clone();
+        Failure::Lost(why.unwrap_or_else(|| "it was ended here".to_owned()))
+    }
+
+    /// One message and its answer.
+    pub(super) async fn ask(
+        &self,
+        message: Message,
+        asked: &'static str,
+    ) -> Result<Message, Failure> {
+        let (tell, told) = oneshot::channel();
+        let by = Instant::now() + ANSWER;
+        let _asked = self.send(message, asked, by, Waiting::One(tell)).await?;
+        self.answer(told, asked, by).await
+    }
+    /// A request whose answer may come in parts.
+    pub(super) async fn multipart(
+        &self,
+        request: MultipartRequest,
+        asked: &'static str,
+    ) -> Result<Vec<MultipartReply>, Failure> {
+        let (done, told) = oneshot::channel();
+        let by = Instant::now() + ANSWER;
+        let parts = Waiting::Parts {
+            so_far: Vec::new(),
+            bytes: 0,
+            done,
+        };
+        let _asked = self
+            .send(Message::MultipartRequest(request), asked, by, parts)
+            .await?;
+        self.answer(told, asked, by).await
+    }
+    /// Sends changes with a barrier after each batch. What the switch refused, by the number of
+    /// the change; everything else has been done when this returns.
+    pub(super) async fn apply(
+        &self,
+        changes: impl IntoIterator<Item = Message>,
+        asked: &'static str,
+    ) -> Result<Vec<(usize, Cause)>, Failure> {
+        let refused = Arc::new(Mutex::new(Vec::new()));
+        let mut changes = changes.into_iter().enumerate().peekable();
+        while changes.peek().is_some() {
+            let by = Instant::now() + ANSWER;
+            let mut tickets = Vec::with_capacity(BATCH);
+            for (number, message) in changes.by_ref().take(BATCH) {
+                let refused = refused.clone();
+                let quiet = Waiting::Quiet { number, refused };
+                tickets.push(self.send(message, asked, by, quiet).await?);
+            }
+            match self.ask(Message::BarrierRequest, asked).await? {
+                Message::BarrierReply => {}
+                other => return Err(unexpected(asked, &other)),
+            }
+        }
+        let refused = mem::take(&mut *lock(&refused));
+        Ok(refused)
+    }
+
+    async fn send(
+        &self,
+        message: Message,
+        asked: &'static str,
+        by: Instant,
+        waiting: Waiting,
+    ) -> Result<Asked<'_>, Failure> {
+        let xid = self.next.fetch_add(1, Ordering::Relaxed);
+        // whoever waits is known before the answer can come
+        lock(&self.waiting).insert(xid, waiting);
+        let ticket = Asked { session: self, xid };
+        let frame = Frame { xid, message }.encode();
+        tokio::select! {
+            sent = timeout_at(by, self.out.send(frame)) => match sent {
+                Ok(Ok(())) => Ok(ticket),
+                Ok(Err(_)) => Err(self.lost()),
+                Err(_) => Err(self.late(asked)),
+            },
+            () = self.end.cancelled() => Err(self.lost()),
+        }
+    }
+    async fn answer<T>(
+        &self,
+        told: oneshot::Receiver<Result<T, Cause>>,
+        asked: &'static str,
+        by: Instant,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            answer = timeout_at(by, told) => match answer {
+                Ok(Ok(Ok(answer))) => Ok(answer),
+                Ok(Ok(Err(cause))) => Err(Failure::Refused { asked, cause }),
+                Ok(Err(_)) => Err(self.lost()),
+                Err(_) => Err(self.late(asked)),
+            },
+            () = self.end.cancelled() => Err(self.lost()),
+        }
+    }
+    fn late(&self, asked: &'static str) -> Failure {
+        let failure = Failure::Late(asked);
+        self.close(failure.to_string());
+        failure
+    }
+
+    /// Whether the switch still answers within `patience`.
+    pub(super) async fn answers(&self, patience: Duration) -> bool {
+        let echo = self.ask(Message::EchoRequest(Vec::new()), "an echo request");
+        matches!(timeout(patience, echo).await, Ok(Ok(_)))
+    }
+
+    async fn beat(&self) -> String {
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            if lock(&self.heard).elapsed() > DEAD {
+                return format!("nothing was heard for {} s", DEAD.as_secs());
+            }
+            // nobody waits for the answer: that something is heard is the answer
+            self.at_once(0, Message::EchoRequest(Vec::new()));
+        }
+    }
+    /// Sends without waiting. What does not fit now is left away: an echo comes again.
+    fn at_once(&self, xid: u32, message: Message) {
+        let _ = self.urgent.try_send(Frame { xid, message }.encode());
+    }
+
+    async fn read<R: AsyncRead + Unpin>(&self, mut from: R, ports_changed: impl Fn()) -> String {
+        let mut buffer = Vec::new();
+        loop {
+            let frame = match frames::next(&mut from, &mut buffer).await {
+                Ok(frame) => frame,
+                Err(why) => return why.to_string(),
+            };
+            *lock(&self.heard) = Instant::now();
+            match frame.message {
+                Message::EchoRequest(data) => self.at_once(frame.xid, Message::EchoReply(data)),
+                Message::PortStatus { reason, port } => {
+                    let mut known = lock(&self.ports);
+                    // the number stays when a port is given another name
+                    known.retain(|_, number| *number != port.port_no);
+                    if reason != PORT_DELETED {
+                        known.insert(port.name, port.port_no);
+                    }
+                    drop(known);
+                    ports_changed();
+                }
+                Message::Error { kind, code, .. } => self.failed(frame.xid, Cause { kind, code }),
+                Message::MultipartReply { more, body } => {
+                    if let Err(why) = self.part(frame.xid, more, body, buffer.len()) {
+                        return why;
+                    }
+                }
+                message => {
+                    let waiting = lock(&self.waiting).remove(&frame.xid);
+                    if let Some(Waiting::One(tell)) = waiting {
+                        // who asked may have gone
+                        let _ = tell.send(Ok(message));
+                    }
+                }
+            }
+        }
+    }
+    fn failed(&self, xid: u32, cause: Cause) {
+        // who asked may have gone
+        match lock(&self.waiting).remove(&xid) {
+            Some(Waiting::One(tell)) => drop(tell.send(Err(cause))),
+            Some(Waiting::Parts { done, .. }) => drop(done.send(Err(cause))),
+            Some(Waiting::Quiet { number, refused }) => lock(&refused).push((number, cause)),
+            None => tracing::warn!("a switch sent an error about no request: {cause}"),
+        }
+    }
+    fn part(
+        &self,
+        xid: u32,
+        more: bool,
+        body: MultipartReply,
+        length: usize,
+    ) -> Result<(), String> {
+        let mut waiting = lock(&self.waiting);
+        let Some(Waiting::Parts { so_far, bytes, .. }) = waiting.get_mut(&xid) else {
+            return Ok(());
+        };
+        *bytes += length;
+        if *bytes > LONGEST {
+            return Err(format!("an answer is longer than {LONGEST} bytes"));
+        }
+        so_far.push(body);
+        if !more && let Some(Waiting::Parts { so_far, done, .. }) = waiting.remove(&xid) {
+            // who asked may have gone
+            let _ = done.send(Ok(so_far));
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn unexpected(asked: &'static str, got: &Message) -> Failure {
+    let mut got = format!("{got:?}");
+    got.truncate(got.floor_char_boundary(80));
+    Failure::Unexpected { asked, got }
+}
+
+async fn send<W: AsyncWrite + Unpin>(to: W, mut queues: Queues) -> String {
+    let mut to = BufWriter::new(to);
+    loop {
+        let ready = queues.urgent.try_recv().or_else(|_| queues.out.try_recv());
+        let step = async {
+            let frame = match ready {
+                Ok(frame) => Some(frame),
+                // nothing waits: what was written goes out now
+                Err(_) => {
+                    timeout(STALL, to.flush()).await??;
+                    tokio::select! {
+                        biased;
+                        frame = queues.urgent.recv() => frame,
+                        frame = queues.out.recv() => frame,
+                    }
+                }
+            };
+            match frame {
+                Some(frame) => timeout(STALL, to.write_all(&frame)).await?.map(|()| true),
+                None => Ok(false),
+            }
+        };
+        match step.await {
+            Ok(true) => {}
+            Ok(false) => return "it was ended here".to_owned(),
+            Err(e) => return format!("sending: {e}"),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Which switches are connected, and what is to be said of those that are not.
+
+use super::{
+    Event, Shared, State, lock,
+    session::Session,
+    standing::{Standing, away},
+};
+use crate::fabric::network::Network;
+use dtn_api::{Name, fabric::SwitchStatus};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// How long a switch that is known may take to answer when another one says that it is the same.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// For how long a second switch of the same datapath id is spoken of; it tries again all the time.
+const TWIN: Duration = Duration::from_secs(60);
+
+/// A switch that has said who it is.
+#[derive(Debug)]
+pub(super) struct Joining {
+    pub(super) datapath_id: u64,
+    pub(super) auxiliary: u8,
+    pub(super) tables: u8,
+    pub(super) max_meter: u32,
+    pub(super) description: String,
+}
+
+/// Numbers of ports by their names.
+pub(super) type Ports = BTreeMap<String, u32>;
+
+/// A switch that is connected.
+pub(super) struct Connected {
+    pub(super) session: Arc<Session>,
+    /// Meters that it can have.
+    pub(super) max_meter: u32,
+    /// What it says of itself.
+    description: String,
+    /// Rules of ours, as read back last.
+    pub(super) rules: u64,
+    /// Meters of ours with their slices, as read back last.
+    pub(super) meters: BTreeMap<u32, Uuid>,
+    /// What is wrong with it, in words.
+    pub(super) trouble: Option<String>,
+    /// When it was last seen to hold what is wanted and nothing else.
+    pub(super) settled: Option<Settled>,
+}
+
+/// What a switch was seen to hold.
+pub(super) struct Settled {
+    /// The number of the wish.
+    pub(super) number: u64,
+    /// The ports that it had.
+    pub(super) ports: Ports,
+}
+
+impl Shared {
+    /// The configured switch that this is.
+    pub(super) fn name_of(&self, joining: &Joining) -> Option<&Name> {
+        let mut all = self.network.switches.iter();
+        all.find(|switch| switch.datapath_id == joining.datapath_id)
+            .map(|switch| &switch.name)
+    }
+    /// Says that a switch was sent away.
+    pub(super) fn refuse(&self, detail: String) {
+        tracing::warn!("{detail}");
+        let mut state = lock(&self.state);
+        // it tries again all the time
+        if state.refused.len() < super::EVENTS && state.refused.insert(detail.clone()) {
+            state.tell(("switch.refused", None, detail));
+        }
+    }
+
+    /// Takes a switch in; `None` when it is sent away.
+    pub(super) async fn join(
+        &self,
+        joining: Joining,
+        session: Arc<Session>,
+        peer: SocketAddr,
+    ) -> Option<Name> {
+        let id = joining.datapath_id;
+        let Some(name) = self.name_of(&joining).cloned() else {
+            self.refuse(format!(
+                "a switch with the datapath id {id:016x} connected from {} and was sent away: \
+                 no [[switch]] of the configuration has it",
+                peer.ip()
+            ));
+            return None;
+        };
+        if joining.auxiliary != 0 {
+            tracing::warn!("an auxiliary connection of the switch {name} was sent away");
+            return None;
+        }
+        // two that come at once are judged one after the other
+        let _one = self.joining.lock().await;
+        let known = {
+            let state = lock(&self.state);
+            state.switches.get(&name).map(|s| s.session.clone())
+        };
+        if let Some(known) = known {
+            if !known.ended() && known.answers(PATIENCE).await {
+                let detail = format!(
+                    "a second switch with the datapath id {id:016x} of {name} connected from \
+                     {peer} and was sent away, as the first one still answers: give each switch \
+                     an id of its own"
+                );
+                tracing::warn!("{detail}");
+                let mut state = lock(&self.state);
+                let before = state.twins.insert(name, (Instant::now(), detail.clone()));
+                // it tries again all the time
+                if before.is_none_or(|(at, _)| at.elapsed() > TWIN) {
+                    state.tell(("switch.duplicate", None, detail));
+                }
+                drop(state);
+                self.changed.notify_one();
+                return None;
+            }
+            known.close("the switch connected again");
+        }
+        let detail = format!(
+            "{name} ({id:016x}, {}) connected from {peer}: {} tables, {} meters",
+            joining.description, joining.tables, joining.max_meter
+        );
+        tracing::info!("{detail}");
+        let mut state = lock(&self.state);
+        let connected = Connected {
+            session,
+            max_meter: joining.max_meter,
+            description: joining.description,
+            rules: 0,
+            meters: BTreeMap::new(),
+            trouble: None,
+            settled: None,
+        };
+        state.switches.insert(name.clone(), connected);
+        state.tell(("switch.connected", None, detail));
+        drop(state);
+        self.wake.notify_one();
+        self.changed.notify_one();
+        Some(name)
+    }
+
+    /// Notes that a switch's connection has ended.
+    pub(super) fn left(&self, name: &Name, session: &Arc<Session>, why: &str) {
+        let mut state = lock(&self.state);
+        let ours = state.switches.get(name).map(|known| &known.session);
+        if !ours.is_some_and(|known| Arc::ptr_eq(known, session)) {
+            // it has connected again and the new connection is the one that counts
+            return;
+        }
+        state.switches.remove(name);
+        for (intent, standing) in state.standings.values_mut() {
+            if intent.switches().contains(name) {
+                *standing = Standing::Not(away(name));
+            }
+        }
+        let detail = format!("{name} is not connected any more: {why}");
+        tracing::warn!("{detail}");
+        state.tell(("switch.lost", None, detail));
+        drop(state);
+        self.changed.notify_one();
+    }
+}
+
+impl State {
+    pub(super) fn tell(&mut self, event: Event) {
+        if self.events.len() == super::EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    /// What the switches lack; `None` when they are well.
+    pub(super) fn trouble(&self, network: &Network) -> Option<String> {
+        let mut all = Vec::new();
+        for switch in &network.switches {
+            let name = &switch.name;
+            let own = match self.switches.get(name) {
+                None => Some("it is not connected".to_owned()),
+                Some(switch) => switch.unmetered(),
+            };
+            all.extend(own.map(|why| format!("the switch {name}: {why}")));
+            all.extend(self.twin(name));
+        }
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    /// Every switch of the network, connected or not.
+    pub(super) fn switches(&self, network: &Network) -> Vec<SwitchStatus> {
+        let status = |switch: &crate::fabric::network::Switch| {
+            let known = self.switches.get(&switch.name);
+            let twin = self.twin(&switch.name);
+            let trouble = match known {
+                None => Some("it is not connected".to_owned()),
+                Some(known) => known.trouble.clone().or_else(|| known.unmetered()),
+            };
+            SwitchStatus {
+                name: switch.name.clone(),
+                datapath_id: format!("{:016x}", switch.datapath_id),
+                connected: known.is_some(),
+                description: known.map_or_else(String::new, |k| k.description.clone()),
+                max_meters: known.map(|k| k.max_meter),
+                rules: known.map_or(0, |k| k.rules),
+                meters: known.map_or(0, |k| k.meters.len() as u64),
+                trouble: trouble.or(twin),
+            }
+        };
+        network.switches.iter().map(status).collect()
+    }
+    fn twin(&self, name: &Name) -> Option<String> {
+        let (at, detail) = self.twins.get(name)?;
+        (at.elapsed() < TWIN).then(|| detail.clone())
+    }
+}
+
+impl Connected {
+    fn unmetered(&self) -> Option<String> {
+        (self.max_meter == 0)
+            .then(|| "it cannot meter: guaranteed slices are refused there".to_owned())
+    }
+}
