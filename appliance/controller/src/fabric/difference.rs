@@ -8,7 +8,8 @@
 use super::{
     Difference,
     program::{
-        ADMIT, COOKIE, COOKIE_MASK, FlowId, GROUP_MASK, Group, Meter, MeterSpec, Resolved, text,
+        ADMIT, COOKIE, COOKIE_MASK, FlowId, GROUP_MASK, Group, Meter, MeterSpec, Resolved, tag_of,
+        text,
     },
 };
 use dtn_openflow::{
@@ -238,6 +239,15 @@ impl Work<'_> {
                 ADMIT => Step::Admit,
                 _ => Step::Forward,
             };
+            // who gets into another slice leaves the old one first: its tag may be a new slice's
+            // by the time that this step comes
+            let moves = have
+                .get(id)
+                .and_then(|is| tag_of(is.cookie))
+                .is_some_and(|tag| Some(tag) != tag_of(flow.cookie));
+            if step == Step::Admit && moves {
+                self.changes.send(Step::Shut, id.delete());
+            }
             self.changes.send(step, id.add(flow));
             let what = text::flow(id, &flow.instructions);
             let what = match have.get(id) {

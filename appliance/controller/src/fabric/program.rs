@@ -21,9 +21,11 @@ pub mod frames;
 pub mod meters;
 pub mod resolved;
 pub mod slice;
+#[cfg(test)]
+mod tests;
 pub mod text;
 #[cfg(test)]
-mod walk;
+pub(in crate::fabric) mod walk;
 
 pub use meters::{Guard, GuardKey, MeterSpec, assign, guards_of};
 pub use resolved::{Flow, FlowId, Group, Meter, Resolved, resolve};
@@ -88,13 +90,17 @@ pub enum Purpose {
     Flood = 9,
     /// Whatever else is in the slice is dropped.
     Isolate = 10,
+    /// Neighbour discovery that speaks for another's address is dropped, though it comes from the
+    /// member's own.
+    Forged = 11,
 }
 impl Purpose {
     /// Table and priority of its rules. Neighbour discovery is IPv6 as well, so it stands above the
     /// rules for packets: which of two rules of one priority meets a frame is undefined.
     pub const fn place(self) -> (u8, u16) {
         match self {
-            Self::Neighbour => (ADMIT, 30_100),
+            Self::Neighbour => (ADMIT, 30_200),
+            Self::Forged => (ADMIT, 30_100),
             Self::Admit | Self::Arrive => (ADMIT, 30_000),
             Self::Closed => (ADMIT, 10),
             Self::Pass => (ACCESS, 1000),

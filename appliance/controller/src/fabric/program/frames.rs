@@ -104,6 +104,17 @@ pub(super) fn neighbour_discovery(mac: MacAddress, ips: &[Ipv6Addr]) -> Vec<Matc
     asked.chain(answered).map(Match::new).collect()
 }
 
+/// Neighbour discovery, whoever's.
+pub(super) fn any_discovery() -> [Match; 2] {
+    [SOLICITATION, ADVERTISEMENT].map(|kind| {
+        Match::new([
+            Field::EthType(IPV6),
+            Field::IpProto(ICMPV6),
+            Field::Icmpv6Type(kind),
+        ])
+    })
+}
+
 /// The link-local address that a kernel makes of a hardware address (RFC 4291 appendix A).
 pub fn link_local(mac: MacAddress) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac.bytes();

@@ -193,8 +193,8 @@ impl Pen<'_> {
             from: from.cloned(),
             matches,
         };
-        // a port that several slices enter by is closed once for all of them
-        let shared = purpose == Purpose::Closed;
+        // what a port that several slices enter by drops, it drops for all of them
+        let shared = matches!(purpose, Purpose::Closed | Purpose::Forged);
         let rule = Rule {
             slice: (!shared).then_some(self.slice),
             tag: if shared { 0 } else { self.tag },
@@ -239,6 +239,9 @@ impl Pen<'_> {
         if !v6.is_empty() {
             for frames in frames::neighbour_discovery(mac, &v6) {
                 self.rule(Purpose::Neighbour, from, frames, admit(FORWARD));
+            }
+            for frames in frames::any_discovery() {
+                self.rule(Purpose::Forged, from, frames, Then::Drop);
             }
         }
         self.rule(Purpose::Closed, from, frames::anything(), Then::Drop);
