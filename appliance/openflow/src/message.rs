@@ -267,9 +267,7 @@ fn write_versions(versions: &[u8], writer: &mut Writer) {
     for version in versions.iter().filter(|version| **version > 0) {
         words[usize::from(version / 32)] |= 1 << (version % 32);
     }
-    let Some(last) = words.iter().rposition(|word| *word != 0) else {
-        return;
-    };
+    let last = words.iter().rposition(|word| *word != 0).unwrap_or(0);
     let start = writer.position();
     writer.put(VERSION_BITMAP);
     writer.zeros(2);

@@ -111,11 +111,18 @@ impl<'a> Reader<'a> {
         Ok(found)
     }
 
-    /// Text in a field of fixed size, ended by a zero byte when it is shorter.
+    /// Text in a field of fixed size, ended by a zero byte, which the last one is in any case. A
+    /// byte that is no UTF-8 becomes a question mark, so that the text still fits in its field.
     pub(crate) fn text(&mut self, size: usize) -> Result<String, DecodeError> {
         let bytes = self.take(size)?;
+        let bytes = bytes.split_last().map_or(bytes, |(_, text)| text);
         let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-        Ok(String::from_utf8_lossy(text).into_owned())
+        let mut readable = String::new();
+        for chunk in text.utf8_chunks() {
+            readable.push_str(chunk.valid());
+            readable.extend(chunk.invalid().iter().map(|_| '?'));
+        }
+        Ok(readable)
     }
 }
 
