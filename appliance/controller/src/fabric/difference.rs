@@ -323,3 +323,6 @@ fn meter_mod(command: MeterCommand, meter_id: u32, spec: Option<MeterSpec>) -> M
         bands,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -270,7 +270,7 @@ pub(super) fn holds(site: &Site, switches: &BTreeMap<Name, Held>, wishes: &[Wish
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     /// Members of a slice reach each other, once and by one meter; nobody reaches anything else.
     #[test]

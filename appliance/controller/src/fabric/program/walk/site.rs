@@ -150,8 +150,8 @@ impl Site {
         let port = place(n % switches, &format!("nic{}", n / switches % NICS));
         let number = self.at(&port).1;
         let low = u8::try_from(n).unwrap();
-        let v4 = IpAddr::V4(Ipv4Addr::new(10, 0, 0, low));
-        let v6 = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(low)));
+        let v4 = IpAddr::V4(Ipv4Addr::new(10, 0, 0, low + 1));
+        let v6 = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(low) + 1));
         Attached {
             mac: MacAddress::new([2, 0, 0, 0, 1, low]),
             ips: match n % 3 {

@@ -4,11 +4,11 @@
 use super::{
     Frame,
     properties::{discoveries, holds, packets},
-    site::{Site, sites, wishes},
+    site::{Site, Wish, sites, wishes},
     walk,
 };
 use crate::fabric::{Intent, difference::difference, program::walk::held::Held};
-use dtn_api::Name;
+use dtn_api::{Name, slice::Class};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,8 +48,52 @@ fn nothing_crosses(site: &Site, switches: &BTreeMap<Name, Held>, slices: &[Inten
     }
 }
 
+/// Pods that stay in their slice reach each other, once, by one meter where a rate is promised.
+fn goes_on(site: &Site, switches: &BTreeMap<Name, Held>, wish: &Wish, staying: &BTreeSet<u8>) {
+    for from in staying {
+        for to in staying {
+            let (from, to) = (site.host(*from), site.host(*to));
+            if site.at(&from.at) == site.at(&to.at) {
+                continue;
+            }
+            for body in packets(&from) {
+                let frame = Frame::new(from.mac, to.mac, body);
+                let arrivals = walk(site, switches, &site.at(&from.at), frame);
+                assert_eq!(arrivals.len(), 1, "{from:?} to {to:?}");
+                let meters = usize::from(wish.class != Class::BestEffort);
+                assert_eq!(arrivals[0].meters.len(), meters);
+            }
+        }
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Rates change, pods come and go: for those who stay there is no moment without.
+    #[test]
+    fn who_stays_is_not_interrupted(site in sites(), old in wishes(1..4), rates in proptest::array::uniform3(1_u64..1 << 40), moved in 0..24_u8) {
+        let mut new = old.clone();
+        for (wish, rate) in new.iter_mut().zip(rates) {
+            wish.rate_bps = rate;
+            // it leaves, or it comes
+            if !wish.hosts.remove(&moved) && old.iter().all(|w| !w.hosts.contains(&moved)) {
+                wish.hosts.insert(moved);
+                break;
+            }
+        }
+        let intents = |wishes: &[Wish]| -> Vec<Intent> {
+            wishes.iter().map(|wish| site.intent(wish)).collect()
+        };
+        let mut switches = BTreeMap::new();
+        site.program(&intents(&old), &mut switches, |_| ());
+        site.program(&intents(&new), &mut switches, |now| {
+            for (was, is) in old.iter().zip(&new) {
+                goes_on(&site, now, is, &was.hosts.intersection(&is.hosts).copied().collect());
+            }
+        });
+        holds(&site, &switches, &new);
+    }
 
     #[test]
     fn nothing_crosses_on_the_way(site in sites(), old in wishes(1..4), new in wishes(3..6)) {
