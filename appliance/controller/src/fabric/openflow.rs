@@ -103,6 +103,8 @@ struct State {
     twins: BTreeMap<Name, (Instant, String)>,
     /// Why switches were sent away, each said once.
     refused: BTreeSet<String>,
+    /// What switches refused in the last pass: each is said once as long as it lasts.
+    complaints: BTreeSet<String>,
     standings: BTreeMap<Uuid, (Intent, Standing)>,
     counters: BTreeMap<Uuid, Counters>,
     events: VecDeque<Event>,

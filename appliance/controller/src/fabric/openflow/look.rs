@@ -6,7 +6,7 @@ use super::{
 };
 use crate::fabric::{
     difference::{Changes, Found, difference},
-    program::{Program, Refusal, Resolved, assign, guards_of, resolve},
+    program::{Meter, Program, Refusal, Resolved, assign, guards_of, resolve},
 };
 use dtn_api::{Name, fabric::Counters};
 use dtn_openflow::{
@@ -26,11 +26,23 @@ pub(super) struct Look {
     pub(super) changes: Changes,
 }
 
+/// What is looked at.
+pub(super) struct Connection {
+    pub(super) name: Name,
+    pub(super) session: Arc<Session>,
+    pub(super) max_meter: u32,
+    /// The meters of ours that it had at the last look.
+    pub(super) meters: BTreeMap<u32, Meter>,
+}
+
 /// Reads all that a switch has, and says what is to be done there.
 pub(super) async fn look(
-    name: Name,
-    session: Arc<Session>,
-    max_meter: u32,
+    Connection {
+        name,
+        session,
+        max_meter,
+        meters: known,
+    }: Connection,
     program: &Program,
 ) -> Result<Look, (Name, Arc<Session>, Failure)> {
     let ports = session.ports();
@@ -39,7 +51,12 @@ pub(super) async fn look(
         Err(failure) => return Err((name, session, failure)),
     };
     // the ids live in the switch: a controller that starts again finds them there
-    let (ids, _) = assign(&guards_of(&flows), &meters, &program.guards, max_meter);
+    let mut guards = guards_of(&flows);
+    for (id, meter) in known {
+        // a meter whose rules were taken away by somebody keeps its owner
+        guards.entry(meter.guard).or_insert_with(|| [id].into());
+    }
+    let (ids, _) = assign(&guards, &meters, &program.guards, max_meter);
     let (wanted, refused) = resolve(program, &ports, &ids);
     let found = Found {
         flows: &flows,
@@ -96,7 +113,7 @@ async fn read(session: &Session, max_meter: u32) -> Result<Has, Failure> {
 /// What the meters of a switch have counted, added to their slices.
 pub(super) async fn count(
     session: &Session,
-    slices: &BTreeMap<u32, Uuid>,
+    ours: &BTreeMap<u32, Meter>,
 ) -> Result<BTreeMap<Uuid, Counters>, Failure> {
     let mut counted: BTreeMap<Uuid, Counters> = BTreeMap::new();
     let asked = "a request for its meters' counters";
@@ -106,7 +123,7 @@ pub(super) async fn count(
             continue;
         };
         for meter in meters {
-            let Some(slice) = slices.get(&meter.meter_id) else {
+            let Some(Meter { slice, .. }) = ours.get(&meter.meter_id) else {
                 continue;
             };
             let of = counted.entry(*slice).or_default();

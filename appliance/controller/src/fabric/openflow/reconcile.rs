@@ -2,7 +2,7 @@
 
 use super::{
     Shared, Wanted,
-    look::{self, Look},
+    look::{self, Connection, Look},
     session::{Failure, Session, lock},
     standing::{Standing, Told, standing},
     switches::Settled,
@@ -63,15 +63,20 @@ async fn look_at(
     programs: &Programs,
     which: impl Fn(&Name) -> bool,
 ) -> (Vec<Look>, BTreeMap<Name, String>) {
-    let connected: Vec<(Name, Arc<Session>, u32)> = lock(&shared.state)
+    let connected: Vec<Connection> = lock(&shared.state)
         .switches
         .iter()
         .filter(|(name, _)| which(name))
-        .map(|(name, switch)| (name.clone(), switch.session.clone(), switch.max_meter))
+        .map(|(name, switch)| Connection {
+            name: name.clone(),
+            session: switch.session.clone(),
+            max_meter: switch.max_meter,
+            meters: switch.meters.clone(),
+        })
         .collect();
-    let looks = connected.into_iter().filter_map(|(name, session, max)| {
-        let program = programs.switches.get(&name)?;
-        Some(look::look(name, session, max, program))
+    let looks = connected.into_iter().filter_map(|connection| {
+        let program = programs.switches.get(&connection.name)?;
+        Some(look::look(connection, program))
     });
     let (mut seen, mut failed) = (Vec::new(), BTreeMap::new());
     for look in join_all(looks).await {
@@ -239,6 +244,13 @@ fn note(
     mut told: Told,
 ) {
     let mut state = lock(&shared.state);
+    // so far there is in it what switches refused
+    for (_, slice, why) in &told.errors {
+        if !state.complaints.contains(why) {
+            state.tell(("switch.error", *slice, why.clone()));
+        }
+    }
+    state.complaints = told.errors.iter().map(|(.., why)| why.clone()).collect();
     for (name, why) in failed {
         told.away.insert(name, why);
     }
@@ -263,12 +275,7 @@ fn note(
             )
         });
         switch.rules = look.wanted.flows.len() as u64;
-        switch.meters = look
-            .wanted
-            .meters
-            .iter()
-            .map(|(id, meter)| (*id, meter.slice))
-            .collect();
+        switch.meters = look.wanted.meters.clone();
         switch.settled = look.changes.is_empty().then(|| Settled {
             number: wanted.number,
             ports: look.ports.clone(),
@@ -318,7 +325,7 @@ async fn count(shared: &Shared) {
         .collect();
     let counts = metered
         .iter()
-        .map(|(session, slices)| look::count(session, slices));
+        .map(|(session, ours)| look::count(session, ours));
     let mut all: BTreeMap<Uuid, Counters> = BTreeMap::new();
     for counted in join_all(counts).await {
         let counted = match counted {

@@ -5,11 +5,10 @@ use super::{
     session::Session,
     standing::{Standing, away},
 };
-use crate::fabric::network::Network;
+use crate::fabric::{network::Network, program::Meter};
 use dtn_api::{Name, fabric::SwitchStatus};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 /// How long a switch that is known may take to answer when another one says that it is the same.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -38,8 +37,8 @@ pub(super) struct Connected {
     description: String,
     /// Rules of ours, as read back last.
     pub(super) rules: u64,
-    /// Meters of ours with their slices, as read back last.
-    pub(super) meters: BTreeMap<u32, Uuid>,
+    /// Meters of ours, as read back last.
+    pub(super) meters: BTreeMap<u32, Meter>,
     /// What is wrong with it, in words.
     pub(super) trouble: Option<String>,
     /// When it was last seen to hold what is wanted and nothing else.
