@@ -4,9 +4,13 @@
 use crate::{
     auth::{Principal, principal_of},
     authority::Authority,
-    config::Config,
+    config::{Config, FabricConfig},
     engine::{self, Engine},
-    fabric::edge::Edge,
+    fabric::{
+        Fabric,
+        edge::Edge,
+        openflow::{self, OpenFlow},
+    },
     routes,
     store::Embedded,
 };
@@ -34,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 mod domain_verifier;
 mod notify;
+mod switch_tls;
 
 /// Connections at once, on either socket.
 const CONNECTIONS: usize = 512;
@@ -92,7 +97,7 @@ pub async fn start(
         Timestamp::now(),
     )?;
     let store = Arc::new(Embedded::open(&state.join("store.redb"))?);
-    let fabric = Arc::new(Edge::new(config.borders.clone()));
+    let fabric = fabric(&config, &authority, stop.clone()).await?;
     let engine = Arc::new(Engine::start(config, authority, store, fabric).await?);
     let unix =
         listen_unix(&socket).with_context(|| format!("listening on {}", socket.display()))?;
@@ -139,6 +144,36 @@ pub async fn start(
         engine,
         served,
     })
+}
+
+/// What enforces slices, as configured.
+async fn fabric(
+    config: &Config,
+    authority: &Authority,
+    stop: CancellationToken,
+) -> anyhow::Result<Arc<dyn Fabric>> {
+    match &config.fabric {
+        FabricConfig::Edge => Ok(Arc::new(Edge::new(config.borders.clone()))),
+        FabricConfig::OpenFlow {
+            listen,
+            plain,
+            network,
+        } => {
+            let tls = match plain {
+                true => None,
+                false => Some(openflow::Tls {
+                    server: switch_tls::server_config(authority)?,
+                    domain: config.domain.clone(),
+                }),
+            };
+            let listen = openflow::Listen {
+                address: *listen,
+                tls,
+            };
+            let fabric = OpenFlow::start(network.clone(), listen, stop).await?;
+            Ok(fabric)
+        }
+    }
 }
 
 /// Runs a controller until it is stopped.

@@ -70,7 +70,7 @@ pub enum Change {
     /// No such host any more.
     NoHost(HostId),
     /// A slice.
-    Booking(Booking),
+    Booking(Box<Booking>),
     /// Nobody needs to know this slice any more.
     NoBooking(Uuid),
     /// A lease.
@@ -178,7 +178,7 @@ impl State {
             let (kind, name) = key.split_once('/').unwrap_or((&key, ""));
             let change = match kind {
                 "host" => Change::Host(read(&key, &value)?),
-                "slice" => Change::Booking(read(&key, &value)?),
+                "slice" => Change::Booking(Box::new(read(&key, &value)?)),
                 "lease" => Change::Lease(read(&key, &value)?),
                 "invitation" => Change::Invitation(read(&key, &value)?),
                 "peer" => Change::Peer(read(&key, &value)?),
@@ -207,7 +207,7 @@ impl State {
                 self.hosts.remove(&id);
             }
             Change::Booking(row) => {
-                self.bookings.insert(row.slice.id, row);
+                self.bookings.insert(row.slice.id, *row);
             }
             Change::NoBooking(id) => {
                 self.bookings.remove(&id);

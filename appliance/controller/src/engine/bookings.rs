@@ -36,7 +36,7 @@ impl Engine {
                     Some(slice.id),
                     format!("slice {}", slice.spec.name),
                 )
-                .change(Change::Booking(booking)))
+                .change(Change::Booking(Box::new(booking))))
         })
         .await
     }
@@ -219,7 +219,7 @@ impl Engine {
         let detail = format!("slice {}", next.slice.spec.name);
         Ok(Decision::only(next.slice.clone())
             .event(what, Some(id), detail)
-            .change(Change::Booking(next)))
+            .change(Change::Booking(Box::new(next))))
     }
 
     /// Which stitch a slice is an end of.
@@ -275,7 +275,7 @@ impl Engine {
             next.slice.spec.members.push(member);
             next.slice.version += 1;
             let next = self.observed(state, next, now);
-            Ok(Decision::only(next.slice.clone()).change(Change::Booking(next)))
+            Ok(Decision::only(next.slice.clone()).change(Change::Booking(Box::new(next))))
         })
         .await
     }
@@ -303,7 +303,7 @@ impl Engine {
             }
             next.slice.version += 1;
             let next = self.observed(state, next, now);
-            Ok(Decision::only(()).change(Change::Booking(next)))
+            Ok(Decision::only(()).change(Change::Booking(Box::new(next))))
         })
         .await
     }
@@ -338,7 +338,7 @@ impl Engine {
                 // only the time of reading is new: not worth a commit
                 return Ok(Decision::only(next.slice));
             }
-            Ok(Decision::only(next.slice.clone()).change(Change::Booking(next)))
+            Ok(Decision::only(next.slice.clone()).change(Change::Booking(Box::new(next))))
         })
         .await
     }

@@ -128,7 +128,7 @@ impl Engine {
                 decision.events.push((what, Some(next.slice.id), detail));
             }
             if next != *booking {
-                decision.changes.push(Change::Booking(next));
+                decision.changes.push(Change::Booking(Box::new(next)));
             }
         }
         for row in state

@@ -267,7 +267,7 @@ impl Engine {
                 Own::Same => Decision::only(booking.slice.clone()),
                 Own::Act(action) => self.acted(state, booking, action, now)?,
                 Own::SetBack(back) => {
-                    Decision::only(back.slice.clone()).change(Change::Booking(*back))
+                    Decision::only(back.slice.clone()).change(Change::Booking(back))
                 }
             };
             if next != *row {

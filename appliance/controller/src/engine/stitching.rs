@@ -169,7 +169,7 @@ impl Engine {
                 .event("stitch.proposed", Some(id), detail)
                 .change(once.keep(&row.stitch, Some(id), now))
                 .change(Change::Stitch(row))
-                .change(Change::Booking(booking)))
+                .change(Change::Booking(Box::new(booking))))
         })
         .await
     }
@@ -200,7 +200,7 @@ impl Engine {
             let (near, far) = stitches::deal(&whole)?;
             booking.slice.spec.addressing = Some(near);
             booking.slice.version += 1;
-            Ok(Decision::only(far).change(Change::Booking(booking)))
+            Ok(Decision::only(far).change(Change::Booking(Box::new(booking))))
         })
         .await
     }
@@ -304,7 +304,7 @@ impl Engine {
             Ok(Decision::only(row.stitch.clone())
                 .event("stitch.held", Some(proposal.stitch_id), detail)
                 .change(Change::Stitch(row))
-                .change(Change::Booking(booking)))
+                .change(Change::Booking(Box::new(booking))))
         });
         let held = held.await?;
         failpoint::reach("held-for-peer").await;
