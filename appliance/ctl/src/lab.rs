@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use dtn_api::{Rate, Size, Span, nic::NicClass, slice::Class};
 use dtn_lab::{
     Options,
-    options::{self, Stage},
+    options::{self, Fabric, Stage},
     outer, part,
 };
 use std::{
@@ -49,9 +49,14 @@ enum LabVerb {
 
 #[derive(Debug, clap::Args)]
 struct Wish {
-    /// Frame rate of the wide-area link
-    #[arg(long, value_name = "RATE", default_value = "1Gbit")]
-    wan: Rate,
+    /// What enforces slices inside the sites: edge (the hosts) or openflow (Open vSwitch bridges that
+    /// vdnd programs)
+    #[arg(long, value_name = "KIND", default_value = "edge")]
+    fabric: Fabric,
+    /// Frame rate of the wide-area link [default: 1Gbit; with openflow what the switches carry, at
+    /// most 200Mbit]
+    #[arg(long, value_name = "RATE")]
+    wan: Option<Rate>,
     /// Round trip over it
     #[arg(long, value_name = "TIME", default_value = "10ms")]
     rtt: Span,
@@ -140,7 +145,9 @@ fn resolve(wish: Wish, until: Option<Stage>) -> Result<Options> {
     };
     Ok(Options {
         state: absolute(&wish.state)?,
-        wan: wish.wan,
+        fabric: wish.fabric,
+        wan: wish.wan.unwrap_or(wish.fabric.usual_wan()),
+        wan_at_most: wish.wan.is_none(),
         rtt: wish.rtt,
         mtu: wish.mtu,
         nics: wish.nics,

@@ -6,16 +6,18 @@ use crate::{
     cgroups::{self, Hierarchy},
     daemons::{self, Daemons},
     engine::{self, Engine},
-    evidence,
+    evidence, network,
+    openvswitch::Switches,
     options::Stage,
     pillar::{Pillar, Watch},
     place::Place,
     preflight,
     progress::{Event, tell},
-    site::{self, Site},
-    wan::{self, Wan},
+    site::Site,
+    wan::Wan,
 };
 use anyhow::{Context, Result};
+use dtn_api::Rate;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::{
     fs,
@@ -38,6 +40,10 @@ pub struct Lab {
     pub sites: Vec<Site>,
     /// The link between them.
     pub wan: Wan,
+    /// Their switches, in the order of the sites, where a controller programs them.
+    pub switches: Vec<Switches>,
+    /// Frame rate that those carry here.
+    pub switches_carry: Option<Rate>,
     /// Hears when one of the processes ends.
     pub watch: Watch,
     /// The hosts' and the link's processes, for as long as this is held.
@@ -178,49 +184,21 @@ async fn serve(lab: Lab, keep: bool) -> Result<()> {
     Ok(())
 }
 
-/// Hosts, cables, switches and the link between them.
-async fn build(options: Options, place: &Place, watch: Watch) -> Result<Lab> {
+/// Hosts, cables, switches and the link between them, then engines and daemons.
+async fn build(mut options: Options, place: &Place, watch: Watch) -> Result<Lab> {
     let program = std::env::current_exe().context("finding this program's own file")?;
-    let (sites, mut pillars) = step(
-        "cables and switches",
-        60,
-        None,
-        site::build(&options, place, &program, &watch),
-    )
-    .await?;
-    tell(&Event::Done {
-        detail: format!(
-            "{} sites, {} data NIC(s) each, MTU {}",
-            sites.len(),
-            options.nics,
-            options.mtu
-        ),
-    });
-    let log = place.log("wan");
-    let (wan, relay) = step(
-        "wide-area link",
-        120,
-        Some(&log),
-        wan::build(&options, &program, &log, &watch),
-    )
-    .await?;
-    let carries = wan
-        .carries
-        .map(|rate| format!(", which carries {:.1} Gb/s here", rate.bps() as f64 / 1e9));
-    tell(&Event::Done {
-        detail: format!(
-            "{}, round trip {:.2} ms measured, delay by {}{} (simulated)",
-            options.wan,
-            wan.rtt_us as f64 / 1000.0,
-            wan.delay_by,
-            carries.unwrap_or_default()
-        ),
-    });
-    pillars.extend(relay);
-    let (mut engines, mut notes, mut used) = (Vec::new(), Vec::new(), None);
+    let network::Network {
+        sites,
+        wan,
+        switches,
+        switches_carry,
+        mut notes,
+        pillars,
+    } = network::bring_up(&mut options, place, &program, &watch).await?;
+    let (mut engines, mut used) = (Vec::new(), None);
     if options.reaches(Stage::Engines) {
-        let setup;
-        (setup, notes) = engine::set_up(place, &program)?;
+        let (setup, lacks) = engine::set_up(place, &program)?;
+        notes.extend(lacks);
         let starts = sites
             .iter()
             .map(|site| engine::start(site, place, &setup, &options, &watch));
@@ -273,6 +251,8 @@ async fn build(options: Options, place: &Place, watch: Watch) -> Result<Lab> {
         program,
         sites,
         wan,
+        switches,
+        switches_carry,
         setup: used,
         engines,
         daemons,

@@ -4,9 +4,11 @@
 use crate::{
     Options,
     engine::Engine,
+    options::Fabric,
     pillar::{Pillar, Watch},
     place::{Place, SITES},
     site::{Site, management_v4},
+    switches,
 };
 use anyhow::{Context, Result, bail};
 use dtn_api::{
@@ -61,7 +63,13 @@ pub fn vdnd_toml(options: &Options, index: usize) -> String {
     let (site, peer) = (SITES[index], SITES[1 - index]);
     // each domain hands out addresses of its own
     let network = 20 + index;
-    format!(
+    let openflow = options.fabric == Fabric::Openflow;
+    let at = if openflow {
+        format!("at = \"{}\"\n", switches::border_place())
+    } else {
+        String::new()
+    };
+    let mut text = format!(
         r#"# The VDN controller of the simulated domain {site}.
 version = 1
 
@@ -78,7 +86,7 @@ peer-ref = "wan"
 capacity = "{capacity}"
 latency = "{latency}ms"
 mtu = {mtu}
-
+{at}
 [addresses]
 ipv4 = "10.{network}.0.0/16"
 ipv6 = "fd00:{network}::/48"
@@ -88,7 +96,12 @@ lease = "1h"
         capacity = options.wan,
         latency = options.rtt.millis() / 2,
         mtu = options.mtu
-    )
+    );
+    if openflow {
+        let listen = management_v4(index);
+        text += &switches::vdnd_tables(options, index, HOST, listen);
+    }
+    text
 }
 
 /// `/etc/dtn/dtnd.toml` of a site's host.
@@ -354,3 +367,6 @@ async fn invite(vdn: &Client, kind: InviteKind, name: Name) -> Result<Invitation
         .await
         .with_context(|| format!("inviting {name}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,16 +8,19 @@ use crate::{
     place::SITES,
     progress::{Event, tell},
     scenario::{self, Agreed},
-    transfer,
+    switches, transfer,
 };
 use anyhow::{Context, Result, ensure};
 use dtn_api::Rate;
 use dtn_measure::{
     plot::{Curve, goodput_svg},
-    report::{Direction, REPORT_VERSION, Report, SliceEvidence, TransferEvidence, WanEvidence},
+    report::{
+        Direction, FabricEvidence, REPORT_VERSION, Report, SliceEvidence, TransferEvidence,
+        WanEvidence,
+    },
     verdict::LimitedBy,
 };
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 /// Reserves, deploys, moves, reports; without `keep` also gives everything back. Gives a supervisor
 /// that was started again, which ends when it is let go.
@@ -39,6 +42,7 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<Option<Pillar>> {
             agreed.rate, options.class, agreed.limited_by
         ),
     });
+    let active = scenario::watch_active(&lab.daemons, agreed.asked);
     let deploy = async {
         scenario::lay_keys(&lab.place, &SITES)?;
         let pods = lab
@@ -70,9 +74,10 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<Option<Pillar>> {
                 tell(&Event::Note(format!("{}: {warning}", daemons.site)));
             }
         }
-        transfer::check(lab, one, other).await
+        transfer::check(lab, one, other).await?;
+        active.await.context("watching for the data plane")
     };
-    step(
+    let active = step(
         "the slice is enforced, and the far server takes the key and nothing else",
         180,
         Some(&logs),
@@ -120,7 +125,8 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<Option<Pillar>> {
         });
         directions.push(direction);
     }
-    let report = report(lab, &agreed, directions)?;
+    let fabric = fabric(lab, active).await?;
+    let report = report(lab, &agreed, fabric, directions)?;
     write(lab, &report)?;
     tell(&Event::Table(report.table()));
     if !keep {
@@ -149,7 +155,28 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<Option<Pillar>> {
     Ok(again)
 }
 
-fn report(lab: &Lab, agreed: &Agreed, directions: Vec<Direction>) -> Result<Report> {
+/// What enforced the slice; the meters' counters go with the slice.
+async fn fabric(lab: &Lab, active: Duration) -> Result<FabricEvidence> {
+    let mut drops = None;
+    for switches in &lab.switches {
+        *drops.get_or_insert(0) += switches.meter_drops().await?;
+    }
+    let switches = lab.switches.len() * switches::BRIDGES.len();
+    Ok(FabricEvidence {
+        kind: lab.options.fabric.to_string(),
+        switches: u32::try_from(switches).unwrap_or(u32::MAX),
+        carries_bps: lab.switches_carry.map(Rate::bps),
+        request_to_active_ms: Some(active.as_secs_f64() * 1000.0),
+        meter_drops: drops,
+    })
+}
+
+fn report(
+    lab: &Lab,
+    agreed: &Agreed,
+    fabric: FabricEvidence,
+    directions: Vec<Direction>,
+) -> Result<Report> {
     let (options, wan) = (&lab.options, &lab.wan);
     let mut report = Report {
         version: REPORT_VERSION,
@@ -173,6 +200,7 @@ fn report(lab: &Lab, agreed: &Agreed, directions: Vec<Direction>) -> Result<Repo
             carries_bps: wan.carries.map(Rate::bps),
             measured_rtt_ms: Some(wan.rtt_us as f64 / 1000.0),
         },
+        fabric,
         transfer: TransferEvidence {
             files: 0,
             bytes: 0,

@@ -17,7 +17,8 @@
 //! * [`preflight`]: all that stands in the way, at once.
 //! * [`outer`], [`janitor`], [`cgroups`], [`capsule`]: the frame.
 //! * [`pillar`]: the processes that a lab stands on, and what is said when one ends.
-//! * [`site`], [`wan`], [`relay`], [`probe`]: cables, switches, the link between them.
+//! * [`network`]: the steps that cable it all; [`site`], [`wan`], [`relay`], [`probe`]: cables, switches, the link between them.
+//! * [`switches`], [`openvswitch`]: switches that a controller programs, as texts and running.
 //! * [`engine`], [`runtime`], [`daemons`]: podman and the appliance's own daemons.
 //! * [`scenario`], [`transfer`], [`mover`]: the verbs an operator would use, and the files that move.
 //! * [`fault`]: what is killed on purpose.
@@ -35,6 +36,8 @@ pub mod fault;
 pub mod janitor;
 pub mod load;
 pub mod mover;
+pub mod network;
+pub mod openvswitch;
 pub mod options;
 pub mod outer;
 pub mod part;
@@ -49,6 +52,7 @@ pub mod runtime;
 pub mod scenario;
 pub mod shell;
 pub mod site;
+pub mod switches;
 pub mod transfer;
 pub mod wan;
 

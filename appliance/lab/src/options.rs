@@ -1,6 +1,7 @@
 //! What is wanted of a lab: given on the command line, checked by [`crate::preflight`], handed to
 //! the capsule as a file.
 
+use crate::switches;
 use dtn_api::{Rate, Size, Span, nic::NicClass, slice::Class};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -33,14 +34,60 @@ impl std::str::FromStr for Stage {
     }
 }
 
+/// What enforces slices inside the sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fabric {
+    /// The hosts themselves; a site's switch is a bridge of the kernel.
+    #[default]
+    Edge,
+    /// Open vSwitch bridges that the site's controller programs.
+    Openflow,
+}
+impl std::str::FromStr for Fabric {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "edge" => Ok(Self::Edge),
+            "openflow" => Ok(Self::Openflow),
+            _ => Err(format!(
+                "fabric {text:?} is not known: write edge or openflow"
+            )),
+        }
+    }
+}
+impl std::fmt::Display for Fabric {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Edge => "edge",
+            Self::Openflow => "openflow",
+        })
+    }
+}
+impl Fabric {
+    /// Frame rate of the wide-area link when nothing else is said.
+    pub fn usual_wan(self) -> Rate {
+        match self {
+            Self::Edge => Rate::from_bps(1_000_000_000),
+            Self::Openflow => switches::DEFAULT_WAN,
+        }
+    }
+}
+
 /// Everything that can be chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// Folder for everything that the lab writes.
     pub state: PathBuf,
+    /// What enforces slices inside the sites.
+    #[serde(default)]
+    pub fabric: Fabric,
     /// Frame rate of the wide-area link.
     pub wan: Rate,
+    /// Nobody has asked for that rate: where the switches carry less, it is less.
+    #[serde(default)]
+    pub wan_at_most: bool,
     /// Round trip over it.
     pub rtt: Span,
     /// MTU from end to end, bytes.

@@ -1,7 +1,10 @@
 //! All that stands in the way of a lab, found before anything is changed and told at once, each with
 //! its remedy.
 
-use crate::{Options, cgroups, janitor, options::Stage, place::Place, place::SITES, site};
+use crate::{
+    Options, cgroups, janitor, openvswitch, options::Fabric, options::Stage, place::Place,
+    place::SITES, site,
+};
 use dtn_api::Size;
 use std::{
     fs, io,
@@ -19,6 +22,18 @@ pub const PROGRAMS: [(&str, &str); 8] = [
     ("nsenter", "util-linux"),
     ("ip", "iproute2"),
     ("tc", "iproute2"),
+];
+
+/// Debian's package of Open vSwitch, which brings its other one along.
+const SWITCH_PACKAGE: &str = "openvswitch-switch";
+/// And of those that switches need which a controller programs.
+pub const SWITCH_PROGRAMS: [(&str, &str); 6] = [
+    ("ovs-vswitchd", SWITCH_PACKAGE),
+    ("ovs-vsctl", SWITCH_PACKAGE),
+    ("ovsdb-server", SWITCH_PACKAGE),
+    ("ovsdb-tool", SWITCH_PACKAGE),
+    ("ovs-ofctl", SWITCH_PACKAGE),
+    ("ethtool", "ethtool"),
 ];
 
 /// What podman's storage takes of an image, as a multiple of its tar: the layer and a copy while it
@@ -86,8 +101,11 @@ pub struct Facts {
 /// Looks at the machine; changes nothing.
 pub fn look(options: &Options) -> Facts {
     let root = nix::unistd::geteuid().is_root();
+    let openflow = options.fabric == Fabric::Openflow;
+    let switching: &[(&str, &str)] = if openflow { &SWITCH_PROGRAMS } else { &[] };
     let missing_programs: Vec<_> = PROGRAMS
         .iter()
+        .chain(switching)
         .filter(|(program, _)| find_program(program).is_none())
         .map(|(program, package)| ((*program).to_owned(), (*package).to_owned()))
         .collect();
@@ -102,12 +120,19 @@ pub fn look(options: &Options) -> Facts {
         wanted.extend(Options::PROGRAMS.iter().map(|name| options.program(name)));
         wanted.push(options.share.join("dtn-workloads"));
     }
+    if openflow
+        && !missing_programs
+            .iter()
+            .any(|(_, package)| package == SWITCH_PACKAGE)
+    {
+        wanted.push(openvswitch::SCHEMA.into());
+    }
     let place = Place::new(&options.state);
     let has = |name: &str| !missing_programs.iter().any(|(missing, _)| missing == name);
     Facts {
         root,
         kernel_lacks: if root && has("ip") && has("tc") && has("unshare") {
-            kernel_lacks()
+            kernel_lacks(openflow)
         } else {
             Vec::new()
         },
@@ -293,7 +318,11 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
 }
 
 /// Tries each kind of link and queue once, in a namespace that is gone with the try.
-fn kernel_lacks() -> Vec<String> {
+fn kernel_lacks(openflow: bool) -> Vec<String> {
+    let taps = (
+        "tap devices, which the switches have (CONFIG_TUN)",
+        "ip tuntap add dev try0 mode tap",
+    );
     let tries = [
         ("network namespaces (CONFIG_NET_NS)", "true"),
         (
@@ -311,6 +340,7 @@ fn kernel_lacks() -> Vec<String> {
     ];
     tries
         .into_iter()
+        .chain(openflow.then_some(taps))
         .filter(|(_, command)| !works(command))
         .map(|(name, _)| name.to_owned())
         .collect()

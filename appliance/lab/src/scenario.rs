@@ -9,10 +9,16 @@ use crate::{
 use anyhow::{Context, Result, bail, ensure};
 use dtn_api::{
     IfName, LOCAL_BASE, Name, Rate, Span,
+    client::Client,
     local::{Ask, DeployRequest, LocalSlice, Negotiation, NegotiationState, Pod, PodPhase},
     slice::{DataPlane, RemoteEnd, Reservation},
 };
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Name of the slice, the same in both domains.
 pub const SLICE: &str = "lab";
@@ -29,6 +35,9 @@ const DURATION: Span = Span::from_secs(6 * 3600);
 /// A negotiation that has not come to an end by then is one that hangs.
 const NEGOTIATION: Duration = Duration::from_secs(120);
 
+/// Between two looks for an active data plane.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// What was agreed.
 pub struct Agreed {
     /// Frame rate, as both domains say it.
@@ -37,6 +46,8 @@ pub struct Agreed {
     pub limited_by: String,
     /// What TCP can carry in it, as the supervisor says.
     pub ceiling: Rate,
+    /// When it was asked for.
+    pub asked: Instant,
 }
 
 fn name<T: std::str::FromStr>(text: &str) -> Result<T>
@@ -73,6 +84,7 @@ pub async fn reserve(all: &[Daemons], options: &Options) -> Result<Agreed> {
     let [first, second] = all else {
         bail!("{} sites are up, and two are needed", all.len())
     };
+    let asked = Instant::now();
     let begun: Negotiation = first
         .dtn
         .post(&format!("{LOCAL_BASE}/slices"), &ask(options, second.site)?)
@@ -135,7 +147,27 @@ pub async fn reserve(all: &[Daemons], options: &Options) -> Result<Agreed> {
         rate: Rate::from_bps(here),
         limited_by: offer.map_or_else(|| "not told".to_owned(), |offer| offer.limited_by.clone()),
         ceiling: near.ceiling,
+        asked,
     })
+}
+
+/// Looks from now on, without a pause that would be seen, how long after the request the slice's data
+/// plane is active at every site. Where it fails for good, [`enforced`] says why.
+pub fn watch_active(all: &[Daemons], asked: Instant) -> AbortOnDropHandle<Duration> {
+    let clients: Vec<Client> = all.iter().map(|daemons| daemons.dtn.clone()).collect();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let path = format!("{LOCAL_BASE}/slices/{SLICE}");
+        for client in clients {
+            while !client
+                .get::<LocalSlice>(&path)
+                .await
+                .is_ok_and(|slice| slice.slice.status.data_plane == DataPlane::Active)
+            {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        asked.elapsed()
+    }))
 }
 
 async fn read_back(daemons: &Daemons) -> Result<LocalSlice> {

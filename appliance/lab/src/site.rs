@@ -3,9 +3,11 @@
 
 use crate::{
     Options,
+    options::Fabric,
     pillar::{Pillar, Watch},
     place::{Place, SITES},
     shell::{self, SHORT, ShellError},
+    switches,
 };
 use anyhow::{Context, Result, ensure};
 use std::{
@@ -20,7 +22,7 @@ use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 /// Names of the namespaces in the capsule; the machine must not have the same.
 pub const NAMESPACES: [&str; 5] = ["daejeon", "busan", "daejeon-switch", "busan-switch", "wan"];
 
-/// The management network, IPv4: 10.254.0.0/24, the hosts from 11.
+/// The management network, IPv4: 10.254.0.0/24, the hosts from 11, their switches from 21.
 pub fn management_v4(index: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 254, 0, 11 + u8::try_from(index).unwrap_or(0))
 }
@@ -79,19 +81,27 @@ pub fn cabling(options: &Options) -> String {
         line(format!("-n {site} link set mgmt0 up"));
         line(format!("-n {site} route add default via 10.254.0.1"));
         let switch = format!("{site}-switch");
+        let bridged = options.fabric == Fabric::Edge;
         line(format!("-n {switch} link set lo up"));
-        line(format!(
-            "-n {switch} link add switch type bridge mcast_snooping 0 forward_delay 0"
-        ));
+        if bridged {
+            line(format!(
+                "-n {switch} link add switch type bridge mcast_snooping 0 forward_delay 0"
+            ));
+        } else {
+            line(switches::management_link(index).trim_end().to_owned());
+        }
         for nic in 0..options.nics {
             line(format!(
                 "-n {switch} link add port{nic} mtu {mtu} type veth peer name data{nic} mtu {mtu} netns {site}"
             ));
-            line(format!("-n {switch} link set port{nic} master switch up"));
+            let master = if bridged { "master switch " } else { "" };
+            line(format!("-n {switch} link set port{nic} {master}up"));
             // a NIC that nobody uses yet is plugged in: carrier is there once it is set up
             line(format!("-n {site} link set data{nic} up"));
         }
-        line(format!("-n {switch} link set switch mtu {mtu} up"));
+        if bridged {
+            line(format!("-n {switch} link set switch mtu {mtu} up"));
+        }
     }
     text
 }

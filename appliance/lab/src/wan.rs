@@ -8,11 +8,12 @@
 
 use crate::{
     Options,
+    options::Fabric,
     pillar::{Pillar, Watch},
     preflight, probe,
     relay::Count,
-    shell::{self, SHORT},
-    site,
+    shell::{self, SHORT, ShellError},
+    site, switches,
 };
 use anyhow::{Context, Result, bail};
 use dtn_api::{Rate, Span};
@@ -30,6 +31,8 @@ const TRY: [Ipv4Addr; 2] = [
     Ipv4Addr::new(169, 254, 77, 2),
 ];
 
+/// Namespaces of the two switches.
+const SWITCHES: [&str; 2] = ["daejeon-switch", "busan-switch"];
 /// How much of a trial's stream is counted.
 const COUNTED: Duration = Duration::from_secs(1);
 /// Largest socket buffers of the trial, bytes: 10 Gb/s over 50 ms, both at once.
@@ -59,7 +62,8 @@ impl std::fmt::Display for DelayBy {
 pub struct Wan {
     /// Who makes its delay.
     pub delay_by: DelayBy,
-    /// What it carried without its rate limit, bits per second of TCP payload, where a relay is in it.
+    /// What it carried without its rate limit, bits per second of TCP payload, where a relay is in it
+    /// that was tried alone.
     pub carries: Option<Rate>,
     /// Median round trip that was measured, microseconds.
     pub rtt_us: u64,
@@ -95,33 +99,36 @@ fn relay_bytes(hold: Duration) -> u64 {
         + (4 << 20)
 }
 
-/// The commands of tc that limit one border.
-pub fn shaping(rate: Rate, rtt: Span) -> [String; 3] {
+/// The commands of tc that limit what leaves a link: a border, or the near end of a trial.
+pub fn shaping(link: &str, rate: Rate, rtt: Span) -> [String; 3] {
     let (bps, burst, queue) = (rate.bps(), burst_bytes(rate), queue_bytes(rate, rtt));
     [
-        "qdisc replace dev border root handle 1: htb default 10".into(),
+        format!("qdisc replace dev {link} root handle 1: htb default 10"),
         format!(
-            "class replace dev border parent 1: classid 1:10 htb rate {bps}bit ceil {bps}bit burst {burst}b cburst {burst}b quantum 60000"
+            "class replace dev {link} parent 1: classid 1:10 htb rate {bps}bit ceil {bps}bit burst {burst}b cburst {burst}b quantum 60000"
         ),
         // counted in bytes, since one frame may stand for forty segments
-        format!("qdisc replace dev border parent 1:10 handle 10: bfifo limit {queue}"),
+        format!("qdisc replace dev {link} parent 1:10 handle 10: bfifo limit {queue}"),
     ]
 }
 
-/// Lays the link, tries it, and limits it.
-pub async fn build(
+/// Lays the link without a limit, and tries what a relay in it carries when it ends in bridges of
+/// the kernel: other switches are tried together with it.
+pub async fn lay(
     options: &Options,
     program: &Path,
     log: &Path,
     watch: &Watch,
 ) -> Result<(Wan, Option<Pillar>)> {
     let mtu = options.mtu;
+    let bridged = options.fabric == Fabric::Edge;
+    let master = if bridged { "master switch " } else { "" };
     let borders: String = [("daejeon-switch", "near"), ("busan-switch", "far")]
         .iter()
         .map(|(switch, end)| {
             format!(
                 "-n {switch} link add border mtu {mtu} type veth peer name {end} mtu {mtu} netns wan\n\
-                 -n {switch} link set border master switch up\n\
+                 -n {switch} link set border {master}up\n\
                  -n wan link set {end} up\n"
             )
         })
@@ -161,35 +168,76 @@ pub async fn build(
             );
         }
     }
-    let carries = if relay.is_some() {
-        let far = Far::start(program, options.rtt, log).await?;
-        Some(far.stream(program, options.rtt).await?)
-    } else {
-        None
+    let mut wan = Wan {
+        delay_by,
+        carries: None,
+        rtt_us: 0,
+        relay,
     };
-    for switch in ["daejeon-switch", "busan-switch"] {
-        for command in shaping(options.wan, options.rtt) {
-            let arguments = format!("-n {switch} {command}");
-            shell::run("tc", arguments.split(' '), SHORT)
-                .await
-                .context("limiting the wide-area link")?;
-        }
+    if bridged && wan.relay.is_some() {
+        wan.carries = Some(stream(options, program, log).await?);
     }
-    let far = Far::start(program, options.rtt, log).await?;
-    let rtt_us = far.ping(program).await?;
+    Ok((wan, pillar))
+}
+
+/// Limits the link to its rate and measures its round trip. Nothing of a trial stays.
+pub async fn limit(wan: &mut Wan, options: &Options, program: &Path, log: &Path) -> Result<()> {
+    for switch in SWITCHES {
+        limit_one(switch, "border", options.wan, options.rtt)
+            .await
+            .context("limiting the wide-area link")?;
+    }
+    let end = trial_end(options.fabric);
+    let far = Far::start(program, end, options.rtt, log).await?;
+    wan.rtt_us = far.ping(program).await?;
     drop(far);
-    for (switch, address) in ["daejeon-switch", "busan-switch"].iter().zip(TRY) {
-        site::ip(&format!("-n {switch} addr del {address}/30 dev switch\n")).await?;
+    for (switch, address) in SWITCHES.iter().zip(TRY) {
+        site::ip(&format!("-n {switch} addr del {address}/30 dev {end}\n")).await?;
     }
-    Ok((
-        Wan {
-            delay_by,
-            carries,
-            rtt_us,
-            relay,
-        },
-        pillar,
-    ))
+    Ok(())
+}
+
+/// What one stream of TCP gets from end to end. The link is laid and not limited.
+async fn stream(options: &Options, program: &Path, log: &Path) -> Result<Rate> {
+    let end = trial_end(options.fabric);
+    let far = Far::start(program, end, options.rtt, log).await?;
+    far.stream(program, options.rtt).await
+}
+
+/// The same, paced at a frame rate.
+pub async fn paced_stream(
+    options: &Options,
+    program: &Path,
+    log: &Path,
+    rate: Rate,
+) -> Result<Rate> {
+    let (switch, end) = (SWITCHES[0], trial_end(options.fabric));
+    limit_one(switch, end, rate, options.rtt)
+        .await
+        .context("pacing the trial")?;
+    let arrived = stream(options, program, log).await?;
+    // another rate needs another queue: HTB's root takes no change
+    let words = ["-n", switch, "qdisc", "del", "dev", end, "root"];
+    shell::run("tc", words, SHORT)
+        .await
+        .context("ending the trial's pace")?;
+    Ok(arrived)
+}
+
+async fn limit_one(switch: &str, link: &str, rate: Rate, rtt: Span) -> Result<(), ShellError> {
+    for command in shaping(link, rate, rtt) {
+        let arguments = format!("-n {switch} {command}");
+        shell::run("tc", arguments.split(' '), SHORT).await?;
+    }
+    Ok(())
+}
+
+/// The link of a trial's end in a site's switch.
+fn trial_end(fabric: Fabric) -> &'static str {
+    match fabric {
+        Fabric::Edge => "switch",
+        Fabric::Openflow => switches::TRIAL.1,
+    }
 }
 
 /// The two cables as one.
@@ -282,7 +330,7 @@ impl Wan {
 /// sites.
 pub async fn arrived() -> Result<[u64; 2]> {
     let mut found = [0; 2];
-    for (slot, switch) in found.iter_mut().zip(["daejeon-switch", "busan-switch"]) {
+    for (slot, switch) in found.iter_mut().zip(SWITCHES) {
         let text = shell::run(
             "ip",
             ["-n", switch, "-s", "-j", "link", "show", "border"],
@@ -306,10 +354,10 @@ struct Far {
 }
 
 impl Far {
-    async fn start(program: &Path, rtt: Span, log: &Path) -> Result<Self> {
-        for (switch, address) in ["daejeon-switch", "busan-switch"].iter().zip(TRY) {
+    async fn start(program: &Path, end: &str, rtt: Span, log: &Path) -> Result<Self> {
+        for (switch, address) in SWITCHES.iter().zip(TRY) {
             site::ip(&format!(
-                "-n {switch} addr replace {address}/30 dev switch\n"
+                "-n {switch} addr replace {address}/30 dev {end}\n"
             ))
             .await?;
             let widen = format!(
@@ -408,7 +456,9 @@ mod tests {
             128 << 10
         );
         assert_eq!(burst_bytes(Rate::from_bps(10_000_000_000)), 1_250_000);
-        assert!(shaping(gigabit, Span::from_millis(10))[1].contains("rate 1000000000bit"));
+        assert!(
+            shaping("border", gigabit, Span::from_millis(10))[1].contains("rate 1000000000bit")
+        );
     }
 
     #[test]

@@ -62,11 +62,23 @@ impl Lab {
         file
     }
     fn up(&self) -> Output {
+        self.up_with(|_| {})
+    }
+    fn up_with(&self, change: impl Fn(&mut serde_json::Value)) -> Output {
         Command::new(program())
             .args(["lab"])
-            .arg(self.plan(|_| {}))
+            .arg(self.plan(change))
             .output()
             .unwrap()
+    }
+    /// The process that holds a site's host.
+    fn host(&self, site: &str) -> u32 {
+        let anchor = format!("lab part anchor --site {site} ");
+        let all = self.processes();
+        let found = all.iter().find(|(_, line)| line.contains(&anchor));
+        found
+            .unwrap_or_else(|| panic!("no host {site} among {all:#?}"))
+            .0
     }
     /// Command lines of processes that name this lab, by process.
     fn processes(&self) -> Vec<(u32, String)> {
@@ -321,4 +333,167 @@ fn links_and_firewall_that_were_there_stay_as_they_were() {
     );
     dtn_lab::outer::down(&lab.state()).unwrap();
     lab.nothing_is_left("a lab beside other links");
+}
+
+/// A command in the network namespace of a site's host.
+fn at(host: u32) -> Command {
+    let mut command = Command::new("nsenter");
+    command.args(["--target", &host.to_string(), "--net", "--"]);
+    command
+}
+
+fn done(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn switches_that_a_controller_programs_carry_what_their_flows_say_and_nothing_else() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    let up = lab.up_with(|plan| {
+        plan["fabric"] = "openflow".into();
+        plan["mtu"] = 9000.into();
+        plan["nics"] = 1.into();
+        (plan["wan"], plan["wan_at_most"]) = ("200Mbit".into(), true.into());
+    });
+    let said = String::from_utf8_lossy(&up.stdout).into_owned();
+    assert!(
+        up.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&up.stderr)
+    );
+    assert!(
+        said.contains("they carry ") && said.contains("edge1, core, edge2"),
+        "{said}"
+    );
+
+    let hosts = ["daejeon", "busan"].map(|site| lab.host(site));
+    for (index, host) in hosts.into_iter().enumerate() {
+        let address = format!("192.0.2.{}/24", index + 1);
+        done(at(host).args(["ip", "addr", "add", &address, "dev", "data0"]));
+    }
+    let mut far = at(hosts[1])
+        .arg(program())
+        .args(["lab", "part", "far", "--warm-up-ms", "1"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut word = [0; 6];
+    far.stdout.as_mut().unwrap().read_exact(&mut word).unwrap();
+    // many times as long as all its round trips
+    let ping = || {
+        let mut near = at(hosts[0]);
+        near.args(["timeout", "5"])
+            .arg(program())
+            .args(["lab", "part", "ping", "--to", "192.0.2.2"])
+            .output()
+            .unwrap()
+    };
+    // the flows of the lab's own trial are gone, and a switch without flows is no switch
+    let state = lab.state();
+    let bridge = |site: usize, bridge: &str| {
+        state.join(format!(
+            "run/{}-switch/{bridge}.mgmt",
+            ["daejeon", "busan"][site]
+        ))
+    };
+    let ofctl = |site: usize, name: &str, words: &[&str]| {
+        let mut command = Command::new("ovs-ofctl");
+        command.args(["-O", "OpenFlow13", words[0]]);
+        done(command.arg(bridge(site, name)).args(&words[1..]))
+    };
+    for site in 0..2 {
+        for name in dtn_lab::switches::BRIDGES {
+            let flows = ofctl(site, name, &["dump-flows"]);
+            assert!(!flows.contains("actions"), "{flows}");
+            let features = ofctl(site, name, &["show"]);
+            let id = dtn_lab::switches::datapath_id(
+                site,
+                dtn_lab::switches::BRIDGES
+                    .iter()
+                    .position(|one| *one == name)
+                    .unwrap(),
+            );
+            assert!(features.contains(&format!("dpid:{id}")), "{features}");
+        }
+    }
+    assert!(!ping().status.success(), "frames pass without a flow");
+    for site in 0..2 {
+        for (name, flows) in [
+            (
+                "edge1",
+                [
+                    "in_port=port0,actions=push_vlan:0x8100,set_field:4103->vlan_vid,output:edge1-core",
+                    "in_port=edge1-core,vlan_vid=4103,actions=pop_vlan,output:port0",
+                ],
+            ),
+            (
+                "core",
+                [
+                    "in_port=core-edge1,actions=output:core-edge2",
+                    "in_port=core-edge2,actions=output:core-edge1",
+                ],
+            ),
+            (
+                "edge2",
+                [
+                    "in_port=edge2-core,vlan_vid=4103,actions=output:border",
+                    "in_port=border,vlan_vid=4103,actions=output:edge2-core",
+                ],
+            ),
+        ] {
+            for flow in flows {
+                ofctl(site, name, &["add-flow", flow]);
+            }
+        }
+    }
+    let answer = ping();
+    assert!(
+        answer.status.success(),
+        "{}",
+        String::from_utf8_lossy(&answer.stderr)
+    );
+    let trip: u64 = String::from_utf8_lossy(&answer.stdout)
+        .trim()
+        .parse()
+        .unwrap();
+    assert!(trip >= 4000, "a round trip of 4 ms took {trip} us");
+    // a stream of whole frames: segments as long as the MTU, tagged, with the checksums filled in
+    done(at(hosts[0]).arg(program()).args([
+        "lab",
+        "part",
+        "send",
+        "--to",
+        "192.0.2.2",
+        "--ms",
+        "200",
+    ]));
+    let mut rate = String::new();
+    far.stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut rate)
+        .unwrap();
+    assert!(far.wait().unwrap().success());
+    assert!(rate.trim().parse::<u64>().unwrap() > 1_000_000, "{rate}");
+
+    dtn_lab::outer::down(&state).unwrap();
+    lab.nothing_is_left("down with switches");
+
+    // one that ends unasked ends the lab
+    assert!(
+        lab.up_with(|plan| plan["fabric"] = "openflow".into())
+            .status
+            .success()
+    );
+    lab.kill("ovs-vswitchd");
+    lab.nothing_is_left("ovs-vswitchd");
 }

@@ -113,6 +113,22 @@ pub struct WanEvidence {
     pub measured_rtt_ms: Option<f64>,
 }
 
+/// What enforced the slice inside the sites.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FabricEvidence {
+    /// `edge` or `openflow`.
+    pub kind: String,
+    /// Switches of all sites that a controller programmed; with `edge` the hosts do it alone.
+    pub switches: u32,
+    /// Frame rate at which the switches were seen to carry paced streams, when they were tried.
+    pub carries_bps: Option<u64>,
+    /// From asking for the slice until its data plane was active at both ends, milliseconds; the
+    /// pods were made in that time. `None` when it was not seen.
+    pub request_to_active_ms: Option<f64>,
+    /// Frames that the switches' meters dropped; `None` without meters.
+    pub meter_drops: Option<u64>,
+}
+
 /// The evidence of one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -134,6 +150,8 @@ pub struct Report {
     pub slice: SliceEvidence,
     /// The wide-area link.
     pub wan: WanEvidence,
+    /// The fabric.
+    pub fabric: FabricEvidence,
     /// Everything, of the first direction.
     pub transfer: TransferEvidence,
     /// The large file, of the first direction.
@@ -190,6 +208,7 @@ impl Report {
             format!("{}, {} bytes, {} ms", self.nic, self.mtu, self.rtt_ms),
         );
         row("wide-area link", self.wan.line());
+        row("fabric", self.fabric.line());
         row(
             "slice",
             format!(
@@ -225,6 +244,28 @@ impl WanEvidence {
         }
         if let Some(rtt) = self.measured_rtt_ms {
             let _ = write!(line, ", measured RTT {rtt:.2} ms");
+        }
+        line
+    }
+}
+
+impl FabricEvidence {
+    fn line(&self) -> String {
+        let mut line = self.kind.clone();
+        if self.switches > 0 {
+            let _ = write!(line, ", {} switches", self.switches);
+        }
+        if let Some(bps) = self.carries_bps {
+            let _ = write!(line, " (which carry {} here)", mega(bps));
+        }
+        if let Some(ms) = self.request_to_active_ms {
+            let _ = write!(
+                line,
+                ", active {ms:.0} ms after it was asked for (pods made meanwhile)"
+            );
+        }
+        if let Some(drops) = self.meter_drops {
+            let _ = write!(line, ", {drops} frames dropped by meters");
         }
         line
     }

@@ -4,6 +4,8 @@ use dtn_api::{nic::NicClass, slice::Class};
 fn options(state: &Path) -> Options {
     Options {
         state: state.into(),
+        fabric: Fabric::Edge,
+        wan_at_most: false,
         wan: "1Gbit".parse().unwrap(),
         rtt: "10ms".parse().unwrap(),
         mtu: 9000,

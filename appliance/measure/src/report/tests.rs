@@ -68,6 +68,13 @@ fn report(ok: bool) -> Report {
             carries_bps: Some(3_000_000_000),
             measured_rtt_ms: Some(10.2),
         },
+        fabric: FabricEvidence {
+            kind: "openflow".into(),
+            switches: 6,
+            carries_bps: Some(400_000_000),
+            request_to_active_ms: Some(1234.5),
+            meter_drops: Some(0),
+        },
         transfer: TransferEvidence {
             files: 0,
             bytes: 0,
@@ -113,6 +120,11 @@ fn scripts_find_the_fields() {
         "/checksums_ok",
         "/limited_by",
         "/simulated_wire",
+        "/fabric/kind",
+        "/fabric/switches",
+        "/fabric/carries_bps",
+        "/fabric/request_to_active_ms",
+        "/fabric/meter_drops",
     ] {
         assert!(
             json.pointer(pointer).is_some_and(|v| !v.is_null()),
@@ -152,6 +164,8 @@ fn the_table_names_units_and_the_simulated_wire() {
         "3 segments",
         "the wire is simulated",
         "measured RTT 10.20 ms",
+        "openflow, 6 switches (which carry 400.0 Mb/s here), active 1234 ms",
+        "0 frames dropped by meters",
     ] {
         assert!(table.contains(part), "{part:?} is not in\n{table}");
     }
