@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod switch;
+mod wish;
 
 use std::{
     collections::BTreeMap,
@@ -12,12 +13,10 @@ use std::{
     net::TcpStream,
     time::Duration,
 };
-use switch::{
-    Host, Rig, apart, arrives, fabric, flow_ages, programmed, slice, start, talk, until,
-    with_switches,
-};
+use switch::{Host, Rig, apart, arrives, fabric, flow_ages, send, talk, with_switches};
 use tokio_util::sync::CancellationToken;
 use vdnd::fabric::{Border, BorderEnd, Fabric, Intent, network::Network, openflow::OpenFlow};
+use wish::{network, programmed, slice, start, until};
 
 /// A rate that nothing here comes near.
 const MUCH: u64 = 500_000_000;
@@ -155,7 +154,7 @@ fn a_rogue_is_cut_and_who_keeps_to_the_rate_is_not() {
         assert!(talk(&a, &b));
         let counters = || fabric.counters().get(&wanted.slice).copied();
 
-        let paced = switch::send(&a, &b, rate * 9 / 10, Duration::from_secs(2));
+        let paced = send(&a, &b, rate * 9 / 10, Duration::from_secs(2));
         until("the guards have counted it", || {
             counters().is_some_and(|c| c.packets >= paced.received)
         })
@@ -163,7 +162,7 @@ fn a_rogue_is_cut_and_who_keeps_to_the_rate_is_not() {
         assert_eq!(counters().unwrap().dropped_packets, 0, "{paced:?}");
         assert!(paced.received > 0);
 
-        let rogue = switch::send(&a, &b, rate * 4, Duration::from_secs(3));
+        let rogue = send(&a, &b, rate * 4, Duration::from_secs(3));
         until("the guards have dropped", || {
             counters().is_some_and(|c| c.dropped_packets > 0)
         })
@@ -323,7 +322,7 @@ fn a_controller_that_starts_again_changes_nothing() {
         let (before, meters) = (flow_ages(&rig, "edge1"), rig.ofctl("dump-meters", "edge1"));
 
         let stop = CancellationToken::new();
-        let second = start(switch::network(&TWO), address, &stop).await;
+        let second = start(network(&TWO), address, &stop).await;
         until("the switches have come", || second.trouble().is_none()).await;
         assert_eq!(
             flow_ages(&rig, "edge1").len(),
@@ -471,7 +470,7 @@ fn two_domains_meet_at_a_border() {
         for (at, host, tag) in [("edge1", &a, 7), ("edge2", &b, 9)] {
             let other = if at == "edge1" { "edge2" } else { "edge1" };
             let place: vdnd::fabric::network::Place = format!("{at}/{at}-{other}").parse().unwrap();
-            let whole = switch::network(&TWO);
+            let whole = network(&TWO);
             let link: dtn_api::Name = "border".parse().unwrap();
             let network = Network {
                 switches: whole

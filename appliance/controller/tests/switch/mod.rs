@@ -2,26 +2,25 @@
 //! without a name, with its state in a folder of its own, and hosts in namespaces around it. All of
 //! it is gone when it is dropped, whatever failed.
 
-use dtn_api::{MacAddress, Name, slice::Class};
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+mod host;
+
+pub(crate) use host::{Host, apart, arrives, send, talk};
+
+use crate::wish::{LONG, network, start};
+use dtn_api::MacAddress;
 use dtn_link::Netns;
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
-use uuid::Uuid;
-use vdnd::fabric::{
-    Attached, Fabric, Intent,
-    network::{Cable, Network, Switch},
-    openflow::{Listen, OpenFlow},
-};
-
-/// How long something that must happen may take on a busy machine.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
-/// How long something is listened for that must not come.
-const SHORT: Duration = Duration::from_secs(1);
+use tokio_util::sync::CancellationToken;
+use vdnd::fabric::openflow::OpenFlow;
 
 /// Runs a test with switches; says so where it cannot.
 pub(crate) fn with_switches(test: &str, body: impl AsyncFnOnce(Rig) + Send) {
@@ -263,183 +262,6 @@ fn daemon(dir: &Path, program: &str) -> Command {
     command
 }
 
-/// A host.
-pub(crate) struct Host {
-    pub(crate) name: &'static str,
-    netns: Netns,
-    pub(crate) mac: MacAddress,
-    pub(crate) v4: Ipv4Addr,
-    pub(crate) v6: Ipv6Addr,
-}
-
-impl Host {
-    /// Runs a command in the host.
-    pub(crate) fn run(&self, command: &str) -> String {
-        let net = format!("--net={}", self.netns.proc_path().display());
-        run(Command::new("nsenter")
-            .args([&net, "--"])
-            .args(command.split(' ')))
-    }
-    /// A socket of the host at one of its addresses.
-    pub(crate) fn socket(&self, at: impl Into<IpAddr>) -> UdpSocket {
-        let at = SocketAddr::new(at.into(), 0);
-        let socket = self.netns.run_blocking(|| UdpSocket::bind(at)).unwrap();
-        let socket = socket.unwrap();
-        let patience = Some(Duration::from_millis(20));
-        socket.set_read_timeout(patience).unwrap();
-        socket
-    }
-    /// As a member of a slice.
-    pub(crate) fn member(&self, switch: &str) -> Attached {
-        Attached {
-            mac: self.mac,
-            ips: vec![self.v4.into(), self.v6.into()],
-            at: format!("{switch}/{}", self.name).parse().unwrap(),
-        }
-    }
-    /// Another host's hardware address, without asking the network for it.
-    pub(crate) fn knows(&self, other: &Host) {
-        for address in [IpAddr::from(other.v4), IpAddr::from(other.v6)] {
-            let mac = other.mac;
-            self.run(&format!(
-                "ip neigh replace {address} lladdr {mac} dev eth0 nud permanent"
-            ));
-        }
-    }
-}
-
-/// Whether a word goes there and an answer comes back, over IPv4 and IPv6.
-pub(crate) fn talk(a: &Host, b: &Host) -> bool {
-    [
-        (a.socket(a.v4), b.socket(b.v4)),
-        (a.socket(a.v6), b.socket(b.v6)),
-    ]
-    .iter()
-    .all(|(a, b)| hears(a, b, LONG) && hears(b, a, LONG))
-}
-/// Whether nothing goes from one to the other, nor back, over IPv4 nor IPv6.
-pub(crate) fn apart(a: &Host, b: &Host) -> bool {
-    [
-        (a.socket(a.v4), b.socket(b.v4)),
-        (a.socket(a.v6), b.socket(b.v6)),
-    ]
-    .iter()
-    .all(|(a, b)| !arrives(a, b) && !arrives(b, a))
-}
-/// Whether something of a second's worth of words gets from one to the other.
-pub(crate) fn arrives(from: &UdpSocket, at: &UdpSocket) -> bool {
-    hears(from, at, SHORT)
-}
-fn hears(from: &UdpSocket, at: &UdpSocket, patience: Duration) -> bool {
-    let to = at.local_addr().unwrap();
-    let mut buffer = [0; 64];
-    let began = Instant::now();
-    while began.elapsed() < patience {
-        // no route and no neighbour are errors of the host: then nothing arrives
-        let _ = from.send_to(b"are you there", to);
-        if at.recv_from(&mut buffer).is_ok() {
-            return true;
-        }
-    }
-    false
-}
-
-/// Switches that are joined in a row.
-pub(crate) fn network(names: &[&str]) -> Network {
-    let switch = |(name, id): (&&str, u64)| Switch {
-        name: name.parse().unwrap(),
-        datapath_id: id,
-    };
-    let cable = |pair: &[&str]| {
-        let (a, b) = (pair[0], pair[1]);
-        Cable {
-            ends: [format!("{a}/{a}-{b}"), format!("{b}/{b}-{a}")].map(|end| end.parse().unwrap()),
-            capacity_bps: 1_000_000_000,
-            mtu: 1500,
-        }
-    };
-    Network {
-        switches: names.iter().zip(1..).map(switch).collect(),
-        cables: names.windows(2).map(cable).collect(),
-        ports: BTreeMap::new(),
-        borders: Vec::new(),
-    }
-}
-/// Makes the switches of [`network`], and a fabric to which they connect.
-pub(crate) async fn fabric(
-    rig: &Rig,
-    names: &[&str],
-    stop: &tokio_util::sync::CancellationToken,
-) -> std::sync::Arc<OpenFlow> {
-    for (name, id) in names.iter().zip(1..) {
-        rig.switch(name, id);
-    }
-    for pair in names.windows(2) {
-        rig.cable(pair[0], pair[1]);
-    }
-    let anywhere = "127.0.0.1:0".parse().unwrap();
-    let fabric = start(network(names), anywhere, stop).await;
-    for name in names {
-        rig.connect(name, &format!("tcp:{}", fabric.address()));
-    }
-    fabric
-}
-/// A fabric.
-pub(crate) async fn start(
-    network: Network,
-    address: SocketAddr,
-    stop: &tokio_util::sync::CancellationToken,
-) -> std::sync::Arc<OpenFlow> {
-    let listen = Listen { address, tls: None };
-    OpenFlow::start(network, listen, stop.clone())
-        .await
-        .unwrap()
-}
-
-/// A slice over these switches in a row.
-pub(crate) fn slice(tag: u16, rate_bps: u64, members: Vec<Attached>, names: &[&str]) -> Intent {
-    let name = |text: &str| text.parse::<Name>().unwrap();
-    Intent {
-        slice: Uuid::from_u128(tag.into()),
-        name: name(&format!("slice-{tag}")),
-        tag,
-        class: Class::Guaranteed,
-        rate_bps,
-        burst_ms: 10,
-        members,
-        border: None,
-        cables: names
-            .windows(2)
-            .map(|pair| [name(pair[0]), name(pair[1])])
-            .collect(),
-    }
-}
-
-/// Waits until all of these slices are programmed; how long it took.
-pub(crate) async fn programmed(fabric: &OpenFlow, slices: &[&Intent]) -> Duration {
-    let began = Instant::now();
-    loop {
-        let open = slices.iter().find_map(|slice| {
-            let why = fabric.programmed(slice.slice).err()?;
-            Some(format!("{}: {why}", slice.name))
-        });
-        let Some(open) = open else {
-            return began.elapsed();
-        };
-        assert!(began.elapsed() < LONG, "not within {LONG:?}: {open}");
-        // a notice may have gone to somebody else
-        let _ = tokio::time::timeout(Duration::from_millis(200), fabric.changed()).await;
-    }
-}
-/// Asks until it is so.
-pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < LONG, "not within {LONG:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 /// The rules of ours in a switch, with their age in seconds.
 pub(crate) fn flow_ages(rig: &Rig, switch: &str) -> BTreeMap<String, f64> {
     let flows = rig.ofctl("dump-flows", switch);
@@ -458,62 +280,18 @@ pub(crate) fn flow_ages(rig: &Rig, switch: &str) -> BTreeMap<String, f64> {
     .collect()
 }
 
-/// What came of sending.
-#[derive(Debug)]
-pub(crate) struct Sent {
-    /// Frames that arrived.
-    pub(crate) received: u64,
-    /// From the first to the last that arrived.
-    pub(crate) lasted: Duration,
-}
-/// Payload of a frame of a sender.
-const PAYLOAD: usize = 1400;
-/// A frame with its Ethernet, IPv4 and UDP heads.
-const FRAME: usize = PAYLOAD + 14 + 20 + 8;
-impl Sent {
-    pub(crate) fn received_bits(&self) -> f64 {
-        (self.received * FRAME as u64 * 8) as f64
+/// Makes the switches of [`network`], and a fabric to which they connect.
+pub(crate) async fn fabric(rig: &Rig, names: &[&str], stop: &CancellationToken) -> Arc<OpenFlow> {
+    for (name, id) in names.iter().zip(1..) {
+        rig.switch(name, id);
     }
-}
-/// Sends at a rate of frames, evenly and without catching up.
-pub(crate) fn send(from: &Host, to: &Host, rate_bps: u64, lasting: Duration) -> Sent {
-    let (sender, receiver) = (from.socket(from.v4), to.socket(to.v4));
-    let at = receiver.local_addr().unwrap();
-    // as much as 2 ms hold
-    let each = (rate_bps / 500 / 8 / FRAME as u64).max(1);
-    let gap = Duration::from_secs_f64((each * FRAME as u64 * 8) as f64 / rate_bps as f64);
-    let done = std::sync::atomic::AtomicBool::new(false);
-    let done = &done;
-    std::thread::scope(|scope| {
-        let counting = scope.spawn(move || {
-            let (mut received, mut first, mut last) = (0, None, Instant::now());
-            let mut buffer = [0; PAYLOAD];
-            loop {
-                match receiver.recv_from(&mut buffer) {
-                    Ok(_) => {
-                        last = Instant::now();
-                        first.get_or_insert(last);
-                        received += 1;
-                    }
-                    // silence after the end is the end
-                    Err(_) if done.load(std::sync::atomic::Ordering::Relaxed) => break,
-                    Err(_) => {}
-                }
-            }
-            Sent {
-                received,
-                lasted: first.map_or(Duration::ZERO, |first| last - first),
-            }
-        });
-        let began = Instant::now();
-        while began.elapsed() < lasting {
-            let next = Instant::now() + gap;
-            for _ in 0..each {
-                sender.send_to(&[7; PAYLOAD], at).unwrap();
-            }
-            std::thread::sleep(next.saturating_duration_since(Instant::now()));
-        }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
-        counting.join().unwrap()
-    })
+    for pair in names.windows(2) {
+        rig.cable(pair[0], pair[1]);
+    }
+    let anywhere = "127.0.0.1:0".parse().unwrap();
+    let fabric = start(network(names), anywhere, stop).await;
+    for name in names {
+        rig.connect(name, &format!("tcp:{}", fabric.address()));
+    }
+    fabric
 }

@@ -28,7 +28,7 @@ const BEAT: Duration = Duration::from_secs(5);
 const DEAD: Duration = Duration::from_secs(15);
 /// Longest time for the answer to a request. A switch that takes longer is let go: it comes again,
 /// and the others are not kept waiting.
-const ANSWER: Duration = Duration::from_secs(15);
+const ANSWER: Duration = Duration::from_secs(10);
 /// Longest time for one frame to go out.
 const STALL: Duration = Duration::from_secs(15);
 /// Frames that wait to go out, at most; who has more waits.

@@ -1,0 +1,261 @@
+//! The fabric `openflow` with switches that are not as they should be: without meters, full, slow,
+//! silent, of another version, very many. The switches are models on loopback.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod model;
+mod wish;
+
+use dtn_api::{HostId, MacAddress, host::Host, problem::Kind, slice::Class, slice::SliceSpec};
+use model::{Make, Model};
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use vdnd::fabric::{Attached, Fabric, Intent, network::Network, openflow::OpenFlow};
+use wish::{network, programmed, slice, start, until};
+
+const ONE: [&str; 1] = ["edge1"];
+const MUCH: u64 = 500_000_000;
+
+async fn fabric(network: Network) -> (Arc<OpenFlow>, CancellationToken) {
+    let stop = CancellationToken::new();
+    let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    (start(network, anywhere, &stop).await, stop)
+}
+fn member(at: &str, number: u16) -> Attached {
+    let [high, low] = number.to_be_bytes();
+    Attached {
+        mac: MacAddress::new([2, 0, 0, 1, high, low]),
+        ips: vec![format!("10.1.{high}.{low}").parse().unwrap()],
+        at: at.parse().unwrap(),
+    }
+}
+fn two(tag: u16) -> Intent {
+    let members = vec![member("edge1/h1", 1), member("edge1/h2", 2)];
+    slice(tag, MUCH, members, &ONE)
+}
+async fn connected(fabric: &OpenFlow, count: usize) {
+    until("the switches have come", || {
+        let all = fabric.switches();
+        all.iter().filter(|switch| switch.connected).count() == count
+    })
+    .await;
+}
+fn holds(model: &Model) -> usize {
+    model.manner.held.lock().unwrap().flows.len()
+}
+
+#[tokio::test]
+async fn a_switch_without_meters_is_refused_for_what_is_promised() {
+    let mut network = network(&ONE);
+    let place = "edge1/h1".parse().unwrap();
+    network.ports.insert("dtn1/data0".into(), place);
+    let (fabric, _stop) = fabric(network).await;
+    let host: Host = serde_json::from_value(json!({
+        "id": "02:00:00:01:00:01-none",
+        "spec": {"kind": "nic", "node": "dtn1", "nic": "data0", "capacity_bps": MUCH, "mtu": 1500},
+        "location": {"device": "edge1", "port": "h1"},
+        "seen_at": "2026-01-01T00:00:00Z",
+        "version": 1,
+    }))
+    .unwrap();
+    let id: HostId = host.id.clone();
+    let hosts = BTreeMap::from([(id.clone(), host)]);
+    let spec = |qos: serde_json::Value| -> SliceSpec {
+        serde_json::from_value(json!({
+            "name": "red",
+            "qos": qos,
+            "members": [{"host": id}],
+            "schedule": {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"},
+        }))
+        .unwrap()
+    };
+    let promised = spec(json!({"class": "guaranteed", "rate_bps": 1000}));
+    assert!(
+        fabric.refuses(&promised, &hosts).is_none(),
+        "it is not known yet"
+    );
+    let mut make = Make::new(1, &["h1", "h2"]);
+    make.max_meter = 0;
+    let model = make.connect(fabric.address()).await;
+    connected(&fabric, 1).await;
+    let refused = fabric.refuses(&promised, &hosts).unwrap();
+    assert!(refused.is(Kind::UnenforceableQos), "{refused:?}");
+    assert!(refused.detail.contains("edge1"), "{refused:?}");
+    let unpromised = spec(json!({"class": "best_effort", "rate_bps": 1000}));
+    assert!(fabric.refuses(&unpromised, &hosts).is_none());
+    assert!(fabric.trouble().unwrap().contains("cannot meter"));
+
+    // one that was promised before is not let in unguarded
+    let wanted = two(7);
+    fabric.intend(vec![wanted.clone()]);
+    until("it says why not", || {
+        let why = fabric.programmed(wanted.slice);
+        why.is_err_and(|why| why.contains("no meter for 02:00:00:01:00:01"))
+    })
+    .await;
+    let admitted = |model: &Model| {
+        let held = model.manner.held.lock().unwrap();
+        held.flows
+            .iter()
+            .filter(|f| f.table_id == 0 && f.priority >= 30_150)
+            .count()
+    };
+    assert_eq!(admitted(&model), 0);
+    let mut free = wanted;
+    free.class = Class::BestEffort;
+    fabric.intend(vec![free.clone()]);
+    programmed(&fabric, &[&free]).await;
+    assert!(admitted(&model) > 0);
+}
+
+#[tokio::test]
+async fn a_full_switch_is_said_with_its_words() {
+    let (fabric, _stop) = fabric(network(&ONE)).await;
+    let model = Make::new(1, &["h1", "h2"]).connect(fabric.address()).await;
+    model.manner.room.store(5, Ordering::Relaxed);
+    let wanted = two(7);
+    fabric.intend(vec![wanted.clone()]);
+    until("it says why not", || {
+        let why = fabric.programmed(wanted.slice);
+        why.is_err_and(|why| why.contains("table is full"))
+    })
+    .await;
+    let told = fabric.happened();
+    assert!(
+        told.iter()
+            .any(|(what, slice, _)| *what == "switch.error" && *slice == Some(wanted.slice)),
+        "{told:?}"
+    );
+    model.manner.room.store(0, Ordering::Relaxed);
+    fabric.intend(vec![wanted.clone()]);
+    programmed(&fabric, &[&wanted]).await;
+    let more = fabric.happened();
+    assert!(more.is_empty(), "{more:?}");
+}
+
+#[tokio::test]
+async fn a_switch_that_fell_silent_makes_room_for_itself() {
+    let (fabric, _stop) = fabric(network(&ONE)).await;
+    let first = Make::new(1, &["h1", "h2"]).connect(fabric.address()).await;
+    let wanted = two(7);
+    fabric.intend(vec![wanted.clone()]);
+    programmed(&fabric, &[&wanted]).await;
+    // as after a cut of which nobody was told
+    first.manner.mute.store(true, Ordering::Relaxed);
+    let second = Make::new(1, &["h1", "h2"]).connect(fabric.address()).await;
+    until("the new one is taken", || holds(&second) == holds(&first)).await;
+    programmed(&fabric, &[&wanted]).await;
+    // and while it answers, there is no third
+    let third = Make::new(1, &["h1", "h2"]).connect(fabric.address()).await;
+    until("it is said", || {
+        fabric
+            .trouble()
+            .is_some_and(|t| t.contains("a second switch"))
+    })
+    .await;
+    assert_eq!(holds(&third), 0);
+    programmed(&fabric, &[&wanted]).await;
+}
+
+#[tokio::test]
+async fn one_that_does_not_answer_is_let_go_and_the_others_go_on() {
+    let names = ["edge1", "edge2"];
+    let (fabric, _stop) = fabric(network(&names)).await;
+    let one = Make::new(1, &["h1", "h2"]).connect(fabric.address()).await;
+    let slow = Make::new(2, &["h1"]).connect(fabric.address()).await;
+    connected(&fabric, 2).await;
+    slow.manner.mute.store(true, Ordering::Relaxed);
+    let wanted = two(7);
+    fabric.intend(vec![wanted.clone()]);
+    programmed(&fabric, &[&wanted]).await;
+    assert!(holds(&one) > 0);
+    connected(&fabric, 1).await;
+    let told = fabric.happened();
+    let lost = told
+        .iter()
+        .find(|(what, ..)| *what == "switch.lost")
+        .unwrap();
+    assert!(
+        lost.2.starts_with("edge2") && lost.2.contains("no answer"),
+        "{lost:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_cut() {
+    let (fabric, _stop) = fabric(network(&ONE)).await;
+    let model = Make::new(1, &["h1", "h2"]).connect(fabric.address()).await;
+    connected(&fabric, 1).await;
+    model.manner.endless.store(true, Ordering::Relaxed);
+    fabric.intend(vec![two(7)]);
+    connected(&fabric, 0).await;
+    let told = fabric.happened();
+    let lost = told
+        .iter()
+        .find(|(what, ..)| *what == "switch.lost")
+        .unwrap();
+    assert!(lost.2.contains("longer than"), "{lost:?}");
+}
+
+#[tokio::test]
+async fn versions_are_agreed_or_not() {
+    let (fabric, _stop) = fabric(network(&["edge1", "edge2"])).await;
+    let mut both = Make::new(1, &[]);
+    both.versions = vec![1, 4, 6];
+    let mut newer = Make::new(2, &[]);
+    newer.versions = vec![6];
+    let _newer = newer.connect(fabric.address()).await;
+    let _both = both.connect(fabric.address()).await;
+    connected(&fabric, 1).await;
+    let all = fabric.switches();
+    assert!(all[0].connected && !all[1].connected, "{all:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_switches_are_programmed_together() {
+    let names: Vec<String> = (1..=100).map(|n| format!("s{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (fabric, _stop) = fabric(network(&names)).await;
+    let mut models = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        let mut ports = vec!["h1".to_owned()];
+        for other in [index.checked_sub(1), Some(index + 1)]
+            .into_iter()
+            .flatten()
+        {
+            ports.extend(names.get(other).map(|other| format!("{name}-{other}")));
+        }
+        let mut make = Make::new(index as u64 + 1, &[]);
+        make.ports = ports;
+        models.push(make.connect(fabric.address()).await);
+    }
+    connected(&fabric, 100).await;
+    // ten slices, each of a member at every tenth switch, and so over nearly all of them
+    let wanted: Vec<Intent> = (0..10)
+        .map(|n: usize| {
+            let at = (n..100).step_by(10);
+            let members = at.map(|i| member(&format!("{}/h1", names[i]), (n * 100 + i) as u16));
+            slice(n as u16 + 1, MUCH, members.collect(), &names[n..=90 + n])
+        })
+        .collect();
+    let began = Instant::now();
+    fabric.intend(wanted.clone());
+    let all: Vec<&Intent> = wanted.iter().collect();
+    programmed(&fabric, &all).await;
+    let flows: usize = models.iter().map(holds).sum();
+    println!("{flows} rules on 100 switches in {:?}", began.elapsed());
+    assert_eq!(fabric.check().await, []);
+    fabric.intend(Vec::new());
+    until("all are empty", || models.iter().all(|m| holds(m) == 0)).await;
+    let left: usize = models
+        .iter()
+        .map(|m| m.manner.held.lock().unwrap().meters.len())
+        .sum();
+    assert_eq!(left, 0);
+}
