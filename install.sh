@@ -17,6 +17,8 @@ image=dtn-transfer
 build_packages=(gcc libc6-dev pkg-config libsystemd-dev ca-certificates)
 lab_packages=(podman runc conmon catatonit iproute2 util-linux procps)
 toolchain_packages=(cargo-web rustc-web)
+# for --fabric openflow alone
+switch_packages=(openvswitch-switch ethtool)
 
 usage() {
     cat <<'TEXT'
@@ -26,7 +28,9 @@ usage: sudo ./install.sh --lab [OPTION...]    two simulated sites: reserve a sli
        sudo ./install.sh --tools              packages and toolchain, nothing else
 
 Options of --lab (each with its default):
-  --wan RATE       frame rate of the wide-area link (1Gbit)
+  --fabric KIND    edge, where hosts enforce slices, or openflow, where Open vSwitch does too (edge)
+  --wan RATE       frame rate of the wide-area link (1Gbit; openflow: what the switches carry, at
+                   most 200Mbit)
   --rtt TIME       round trip over it (10ms)
   --mtu BYTES      from end to end (9000)
   --nic CLASS      dedicated or shared (dedicated)
@@ -133,10 +137,29 @@ install_packages() {
         run_step apt-update 600 apt-get -q -o APT::Update::Error-Mode=any update
         # podman would start its socket; the lab has its own and touches nothing of the machine's
         run_step apt-install 1800 apt-get -q install -y --no-install-recommends "${missing[@]}"
+        if [[ " ${missing[*]} " == *" openvswitch-switch "* ]]; then quiet_switch; fi
         printf '%s\n' "${missing[@]}" >>"$logs/added-packages"
     fi
     find_toolchain ||
         fail "no Rust toolchain of version $(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$here/Cargo.toml") or newer: install Debian's cargo-web and rustc-web, or one from https://rustup.rs"
+}
+
+# quiet_switch: Debian's package starts Open vSwitch and would start it at every boot. The lab runs its
+# own and needs none of the machine's; one that was there before is left as it is.
+quiet_switch() {
+    # whatever of it does not work is seen below
+    if [ -d /run/systemd/system ]; then
+        systemctl disable openvswitch-switch.service ovs-record-hostname.service || true
+        systemctl stop openvswitch-switch.service ovs-record-hostname.service ovs-vswitchd.service ovsdb-server.service || true
+    else
+        /etc/init.d/openvswitch-switch stop || true
+        update-rc.d openvswitch-switch disable || true
+    fi >>"$logs/apt-install.log" 2>&1
+    if pgrep -F /run/openvswitch/ovs-vswitchd.pid >/dev/null 2>&1; then
+        say "the package openvswitch-switch has started a switch that is still running and that nobody here needs: /etc/init.d/openvswitch-switch stop"
+    else
+        say "the service openvswitch-switch, which came with its package, is stopped and will not start by itself"
+    fi
 }
 
 build() {
@@ -159,7 +182,7 @@ option() {
 
 # What would only fail after a long build is looked at before it; the lab itself looks at the rest.
 preflight() {
-    local data problems=0 room need folder
+    local data problems=0 room need folder fabric
     data=$(option --data /usr/share/doc "$@")
     problem() {
         say "preflight: $*"
@@ -172,6 +195,11 @@ preflight() {
     elif [ -z "$(find "$data" -mindepth 1 -print -quit)" ]; then
         problem "--data $data: is empty; there is nothing to move"
     fi
+    fabric=$(option --fabric edge "$@")
+    case $fabric in
+    edge | openflow) ;;
+    *) problem "--fabric $fabric: is not known; write edge or openflow" ;;
+    esac
     folder=$here
     room=$(df --output=avail -B1M "$folder" | tail -n 1 | tr -d ' ')
     need=$([ -x "$here/target/release/dtnctl" ] && echo 500 || echo 4000)
@@ -181,7 +209,7 @@ preflight() {
 }
 
 lab() {
-    local argument
+    local argument fabric
     for argument in "$@"; do
         if [ "$argument" = --down ]; then
             [ -x "$here/target/release/dtnctl" ] ||
@@ -189,6 +217,8 @@ lab() {
             exec "$here/target/release/dtnctl" lab down --state "$(option --state "$state" "$@")"
         fi
     done
+    fabric=$(option --fabric edge "$@")
+    if [ "$fabric" = openflow ]; then lab_packages+=("${switch_packages[@]}"); fi
     preflight "$@"
     install_packages
     build
