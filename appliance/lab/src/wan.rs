@@ -89,6 +89,16 @@ pub fn burst_bytes(rate: Rate) -> u64 {
     (rate.bps() / 8000).max(128 << 10)
 }
 
+/// Burst of a border. A switch in user space waits before it with one socket's buffer (wmem_default,
+/// 208 KiB with the kernel's own share: a dozen frames of 9000 bytes) and not with the queue, so what
+/// paced slices send at once has to fit into the burst: 10 ms of the rate, half a MiB at least.
+fn border_burst(fabric: Fabric, rate: Rate) -> u64 {
+    match fabric {
+        Fabric::Edge => burst_bytes(rate),
+        Fabric::Openflow => (rate.bps() / 800).max(512 << 10),
+    }
+}
+
 /// Bytes that a relay may hold in one direction: what 40 Gb/s put into it in its hold time (nothing
 /// on one machine is faster), and some for what arrives in bursts.
 fn relay_bytes(hold: Duration) -> u64 {
@@ -100,8 +110,8 @@ fn relay_bytes(hold: Duration) -> u64 {
 }
 
 /// The commands of tc that limit what leaves a link: a border, or the near end of a trial.
-pub fn shaping(link: &str, rate: Rate, rtt: Span) -> [String; 3] {
-    let (bps, burst, queue) = (rate.bps(), burst_bytes(rate), queue_bytes(rate, rtt));
+pub fn shaping(link: &str, rate: Rate, burst: u64, rtt: Span) -> [String; 3] {
+    let (bps, queue) = (rate.bps(), queue_bytes(rate, rtt));
     [
         format!("qdisc replace dev {link} root handle 1: htb default 10"),
         format!(
@@ -183,7 +193,8 @@ pub async fn lay(
 /// Limits the link to its rate and measures its round trip. Nothing of a trial stays.
 pub async fn limit(wan: &mut Wan, options: &Options, program: &Path, log: &Path) -> Result<()> {
     for switch in SWITCHES {
-        limit_one(switch, "border", options.wan, options.rtt)
+        let burst = border_burst(options.fabric, options.wan);
+        limit_one(switch, "border", options.wan, burst, options.rtt)
             .await
             .context("limiting the wide-area link")?;
     }
@@ -212,7 +223,7 @@ pub async fn paced_stream(
     rate: Rate,
 ) -> Result<Rate> {
     let (switch, end) = (SWITCHES[0], trial_end(options.fabric));
-    limit_one(switch, end, rate, options.rtt)
+    limit_one(switch, end, rate, burst_bytes(rate), options.rtt)
         .await
         .context("pacing the trial")?;
     let arrived = stream(options, program, log).await?;
@@ -224,8 +235,14 @@ pub async fn paced_stream(
     Ok(arrived)
 }
 
-async fn limit_one(switch: &str, link: &str, rate: Rate, rtt: Span) -> Result<(), ShellError> {
-    for command in shaping(link, rate, rtt) {
+async fn limit_one(
+    switch: &str,
+    link: &str,
+    rate: Rate,
+    burst: u64,
+    rtt: Span,
+) -> Result<(), ShellError> {
+    for command in shaping(link, rate, burst, rtt) {
         let arguments = format!("-n {switch} {command}");
         shell::run("tc", arguments.split(' '), SHORT).await?;
     }
@@ -456,9 +473,15 @@ mod tests {
             128 << 10
         );
         assert_eq!(burst_bytes(Rate::from_bps(10_000_000_000)), 1_250_000);
-        assert!(
-            shaping("border", gigabit, Span::from_millis(10))[1].contains("rate 1000000000bit")
+        let limit = &shaping("border", gigabit, 300_000, Span::from_millis(10))[1];
+        assert!(limit.contains("rate 1000000000bit") && limit.contains("burst 300000b"));
+        let burst = |fabric| border_burst(fabric, Rate::from_bps(400_000_000));
+        assert_eq!(
+            burst(Fabric::Edge),
+            131_072,
+            "as a bridge of the kernel needs it"
         );
+        assert_eq!(burst(Fabric::Openflow), 524_288);
     }
 
     #[test]
