@@ -1,6 +1,7 @@
 //! What holds for every message: what is written is read as the same, and no bytes make a panic.
 
 mod any;
+mod replies;
 
 use dtn_openflow::{Action, Field, Frame, MAX_FRAME, Match, Message, frame_length};
 use proptest::{collection::vec, prelude::*};
