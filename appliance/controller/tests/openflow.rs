@@ -512,3 +512,84 @@ fn two_domains_meet_at_a_border() {
         until("nothing gets through", || apart(&a, &b)).await;
     });
 }
+
+#[test]
+fn over_tls_a_switch_is_who_its_certificate_names() {
+    with_switches("tls", async |mut rig| {
+        for (name, id) in TWO.iter().zip(1..) {
+            rig.switch(name, id);
+        }
+        rig.cable("edge1", "edge2");
+        let file = rig.path("vdnd.toml");
+        let toml = r#"
+version = 1
+[domain]
+name = "daejeon"
+[listen]
+address = "127.0.0.1:0"
+[fabric]
+kind = "openflow"
+listen = "127.0.0.1:6653"
+[[switch]]
+name = "edge1"
+datapath-id = "0000000000000001"
+[[switch]]
+name = "edge2"
+datapath-id = "0000000000000002"
+[[cable]]
+ends = "edge1/edge1-edge2 edge2/edge2-edge1"
+capacity = "1Gbit"
+mtu = 1500
+[addresses]
+ipv4 = "10.0.0.0/16"
+"#;
+        std::fs::write(&file, toml).unwrap();
+        let config = vdnd::config::load(&file).unwrap().config;
+        let stop = CancellationToken::new();
+        let root = rig.path("root");
+        let running = vdnd::serve::start(config, &root, stop.clone())
+            .await
+            .unwrap();
+        let authority = running.engine.authority();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let wish = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        let csr = wish.serialize_request(&key).unwrap().pem().unwrap();
+        let now = jiff::Timestamp::now();
+        let own = |rig: &Rig, role: &str| {
+            let name = "edge1".parse().unwrap();
+            let pem = authority.certify(role, &name, &csr, now).unwrap();
+            std::fs::write(rig.path("switch.pem"), pem).unwrap();
+            let [key, own, ca] = ["key.pem", "switch.pem", "ca.pem"].map(|n| rig.path(n));
+            let files = [key, own, ca].map(|path| path.display().to_string());
+            rig.vsctl(&format!("--no-wait set-ssl {}", files.join(" ")));
+        };
+        std::fs::write(rig.path("key.pem"), key.serialize_pem()).unwrap();
+        std::fs::write(rig.path("ca.pem"), authority.ca_pem()).unwrap();
+        let there = || -> Vec<bool> {
+            let all = running.engine.fabric().switches();
+            all.iter().map(|switch| switch.connected).collect()
+        };
+        own(&rig, "switch");
+        rig.connect("edge1", "ssl:127.0.0.1:6653");
+        until("it is there", || there()[0]).await;
+        // the other one comes with the certificate of the first
+        rig.connect("edge2", "ssl:127.0.0.1:6653");
+        until("it is refused", || {
+            rig.log().contains("edge2<->ssl:127.0.0.1:6653: connection")
+        })
+        .await;
+        assert_eq!(there(), [true, false]);
+        // a host's certificate is no switch's; a switch reads its own once
+        rig.kill();
+        own(&rig, "node-agent");
+        let before = rig.log().len();
+        rig.forward();
+        until("it is refused", || {
+            rig.log()[before..].contains("edge1<->ssl:127.0.0.1:6653: connection")
+        })
+        .await;
+        assert_eq!(there(), [false, false]);
+        stop.cancel();
+        running.ended().await.unwrap();
+    });
+}

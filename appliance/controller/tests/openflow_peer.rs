@@ -59,7 +59,7 @@ async fn a_switch_without_meters_is_refused_for_what_is_promised() {
     let host: Host = serde_json::from_value(json!({
         "id": "02:00:00:01:00:01-none",
         "spec": {"kind": "nic", "node": "dtn1", "nic": "data0", "capacity_bps": MUCH, "mtu": 1500},
-        "location": {"device": "edge1", "port": "h1"},
+        "location": {"device": "edge1", "port": 1},
         "seen_at": "2026-01-01T00:00:00Z",
         "version": 1,
     }))

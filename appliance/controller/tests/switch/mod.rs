@@ -112,7 +112,12 @@ impl Rig {
         rig.forward();
         rig
     }
-    fn path(&self, name: &str) -> PathBuf {
+    /// What forwards has said.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.path("ovs-vswitchd.log")).unwrap_or_default()
+    }
+    /// A file in its folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
     /// Starts what forwards; again, when it was stopped.
@@ -228,8 +233,7 @@ impl Drop for Rig {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.path("ovs-vswitchd.log"));
-            let log = log.unwrap_or_default();
+            let log = self.log();
             let last: Vec<&str> = log.lines().rev().take(40).collect();
             eprintln!("{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }

@@ -118,3 +118,87 @@ pub(super) fn refusal(
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+    fn intent() -> Intent {
+        Intent {
+            slice: Uuid::from_u128(1),
+            name: name("red"),
+            tag: 1,
+            class: Class::Guaranteed,
+            rate_bps: 1,
+            burst_ms: 10,
+            members: Vec::new(),
+            border: None,
+            cables: [[name("core"), name("edge1")]].into(),
+        }
+    }
+
+    #[test]
+    fn a_slice_is_programmed_when_each_of_its_switches_says_so() {
+        let intent = intent();
+        let mut told = Told::default();
+        told.seen.insert(name("edge1"));
+        let Standing::Not(why) = standing(&intent, &told) else {
+            panic!("core was not looked at");
+        };
+        assert!(why.contains("core is not connected"), "{why}");
+        told.away.insert(name("core"), "it has fallen".into());
+        let fallen = Standing::Not("it has fallen".into());
+        assert_eq!(standing(&intent, &told), fallen);
+        told.seen.insert(name("core"));
+        assert_eq!(standing(&intent, &told), Standing::Programmed);
+        let other = Some(Uuid::from_u128(2));
+        told.errors.push((name("core"), other, "not ours".into()));
+        told.errors.push((name("core"), None, "nobody's".into()));
+        assert_eq!(standing(&intent, &told), Standing::Programmed);
+        told.errors
+            .push((name("core"), Some(intent.slice), "full".into()));
+        assert_eq!(standing(&intent, &told), Standing::Not("full".into()));
+    }
+
+    #[test]
+    fn a_verdict_needs_the_hosts_and_the_switches() {
+        let senders = |enforced, present| Verdict {
+            enforced,
+            present,
+            reason: "the hosts".into(),
+        };
+        let not = || Standing::Not("the switches".into());
+        let said = |senders, standing| {
+            let verdict = verdict(senders, standing, 3);
+            (verdict.enforced, verdict.present, verdict.reason)
+        };
+        let all = "the hosts; programmed into 3 switch(es), read back";
+        let cases = [
+            (senders(true, true), Standing::Programmed, true, all),
+            (senders(true, true), not(), false, "the switches"),
+            (
+                senders(false, true),
+                Standing::Programmed,
+                false,
+                "the hosts",
+            ),
+            (
+                senders(false, true),
+                not(),
+                false,
+                "the hosts; the switches",
+            ),
+            (senders(false, false), not(), false, "the hosts"),
+        ];
+        for (senders, standing, enforced, reason) in cases {
+            let present = senders.present;
+            assert_eq!(
+                said(senders, standing),
+                (enforced, present, reason.to_owned())
+            );
+        }
+    }
+}
