@@ -13,8 +13,7 @@ pub enum Action {
     Output {
         /// A port's number or one of the reserved ones.
         port: u32,
-        /// Bytes sent when the port is the controller; it has no meaning otherwise, and Open
-        /// vSwitch reports 0 whatever was sent.
+        /// Bytes sent when the port is the controller; it has no meaning otherwise.
         max_len: u16,
     },
     /// Hand it to a group.
