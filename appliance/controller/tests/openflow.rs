@@ -1,41 +1,20 @@
-//! The fabric `openflow` with real switches: what gets through, what does not, and what happens
-//! when a switch, a rule or the controller is lost. What the switches hold is also asked by
-//! `ovs-ofctl`, which knows nothing of us.
+//! The fabric `openflow` with real switches: what gets through and what does not. What the switches
+//! hold is also asked by `ovs-ofctl`, which knows nothing of us.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod switch;
 mod wish;
 
-use std::{
-    collections::BTreeMap,
-    io::{Read, Write},
-    net::TcpStream,
-    time::Duration,
+use std::time::Duration;
+use switch::{
+    Rig, fabric,
+    host::{apart, arrives, send, talk},
+    pair, with_switches,
 };
-use switch::{Host, Rig, apart, arrives, fabric, flow_ages, send, talk, with_switches};
 use tokio_util::sync::CancellationToken;
-use vdnd::fabric::{Border, BorderEnd, Fabric, Intent, network::Network, openflow::OpenFlow};
-use wish::{network, programmed, slice, start, until};
-
-/// A rate that nothing here comes near.
-const MUCH: u64 = 500_000_000;
-const TWO: [&str; 2] = ["edge1", "edge2"];
-const ONE: [&str; 1] = ["edge1"];
-
-/// A host at each of two switches, in one slice.
-fn pair(rig: &Rig) -> (Host, Host, Intent) {
-    let (a, b) = (rig.host("edge1", "ha", 1), rig.host("edge2", "hb", 2));
-    let wanted = slice(7, MUCH, vec![a.member("edge1"), b.member("edge2")], &TWO);
-    (a, b, wanted)
-}
-/// What happened, without the switches' coming.
-fn happened(fabric: &OpenFlow) -> Vec<(&'static str, String)> {
-    let all = fabric.happened().into_iter();
-    all.filter(|(what, ..)| *what != "switch.connected")
-        .map(|(what, _, detail)| (what, detail))
-        .collect()
-}
+use vdnd::fabric::{Border, BorderEnd, Fabric, network::Network};
+use wish::{MUCH, ONE, TWO, happened, network, programmed, slice, start, until};
 
 #[test]
 fn two_members_talk_over_two_switches_and_nothing_is_left_behind() {
@@ -202,226 +181,6 @@ fn another_rate_is_a_new_guard_before_the_old_one_goes() {
         let still = flows.iter().filter(packets).count();
         assert_eq!(still, used, "rules were replaced and not taken away");
         assert!(talk(&a, &b));
-        assert_eq!(happened(&fabric), []);
-    });
-}
-
-#[test]
-fn a_switch_that_starts_again_gets_its_rules_again() {
-    with_switches("switch_restart", async |mut rig| {
-        let stop = CancellationToken::new();
-        let fabric = fabric(&rig, &TWO, &stop).await;
-        let (a, b, wanted) = pair(&rig);
-        fabric.intend(vec![wanted.clone()]);
-        programmed(&fabric, &[&wanted]).await;
-        assert!(talk(&a, &b));
-        rig.kill();
-        until("the fabric notices", || {
-            fabric.programmed(wanted.slice).is_err()
-        })
-        .await;
-        let why = fabric.programmed(wanted.slice).unwrap_err();
-        assert!(why.contains("edge1 is not connected"), "{why}");
-        let trouble = fabric.trouble().unwrap();
-        assert!(trouble.contains("edge2"), "{trouble}");
-        let checked = fabric.check().await;
-        let kinds: Vec<&str> = checked.iter().map(|d| d.kind.as_str()).collect();
-        assert_eq!(kinds, ["unreachable", "unreachable"]);
-        rig.forward();
-        programmed(&fabric, &[&wanted]).await;
-        assert!(talk(&a, &b));
-        let lost = happened(&fabric);
-        let names: Vec<&str> = lost.iter().map(|(what, _)| *what).collect();
-        assert_eq!(
-            names,
-            ["switch.lost", "switch.lost"],
-            "and no drift: {lost:?}"
-        );
-    });
-}
-
-#[test]
-fn what_is_changed_by_hand_is_made_good_and_told() {
-    with_switches("drift", async |rig| {
-        let stop = CancellationToken::new();
-        let fabric = fabric(&rig, &TWO, &stop).await;
-        let (a, b, wanted) = pair(&rig);
-        fabric.intend(vec![wanted.clone()]);
-        programmed(&fabric, &[&wanted]).await;
-        let before = rig.dump("edge2").len();
-        // the group and the meter stay
-        rig.ofctl("del-flows", "edge2");
-        rig.ofctl(
-            "add-flow metadata=0x7,table=20,priority=9,cookie=0x6474000000079999,actions=drop",
-            "edge1",
-        );
-        let differences = fabric.check().await;
-        let extra = differences.iter().filter(|d| d.kind == "extra").count();
-        let missing = differences.iter().filter(|d| d.kind == "missing").count();
-        assert_eq!((extra, missing), (1, before - 2), "{differences:#?}");
-        until("it is made good", || rig.dump("edge2").len() == before).await;
-        until("what is too much goes", || {
-            !rig.ofctl("dump-flows", "edge1").contains("9999")
-        })
-        .await;
-        programmed(&fabric, &[&wanted]).await;
-        assert!(talk(&a, &b));
-        let told = happened(&fabric);
-        assert!(
-            told.len() > 2 && told.iter().all(|(what, _)| *what == "switch.drift"),
-            "{told:?}"
-        );
-        assert_eq!(fabric.check().await, []);
-        // what is somebody else's is left alone, and said
-        rig.ofctl(
-            "add-flow table=0,priority=40000,in_port=99,actions=NORMAL",
-            "edge1",
-        );
-        let differences = fabric.check().await;
-        assert_eq!(differences.len(), 1);
-        assert_eq!(differences[0].kind, "foreign");
-    });
-}
-
-#[test]
-fn a_controller_that_starts_again_changes_nothing() {
-    with_switches("controller_restart", async |rig| {
-        let stop = CancellationToken::new();
-        let first = fabric(&rig, &TWO, &stop).await;
-        let (a, b, wanted) = pair(&rig);
-        // a guard that is not the first one, so that its id is not the one that comes first
-        let (c, other) = (rig.host("edge1", "hc", 3), rig.host("edge2", "hd", 4));
-        let gone = slice(
-            3,
-            MUCH,
-            vec![c.member("edge1"), other.member("edge2")],
-            &TWO,
-        );
-        first.intend(vec![gone.clone()]);
-        programmed(&first, &[&gone]).await;
-        first.intend(vec![gone.clone(), wanted.clone()]);
-        programmed(&first, &[&gone, &wanted]).await;
-        first.intend(vec![wanted.clone()]);
-        programmed(&first, &[&wanted]).await;
-        until("the first guard is gone", || {
-            !rig.ofctl("dump-meters", "edge1").contains("meter=1 ")
-        })
-        .await;
-        until("rules have an age that can be told", || {
-            flow_ages(&rig, "edge1").values().all(|age| *age > 2.0)
-        })
-        .await;
-        let address = first.address();
-        stop.cancel();
-        drop(first);
-        until("the port is free", || {
-            std::net::TcpListener::bind(address).is_ok()
-        })
-        .await;
-        assert!(talk(&a, &b), "without a controller it goes on");
-        let (before, meters) = (flow_ages(&rig, "edge1"), rig.ofctl("dump-meters", "edge1"));
-
-        let stop = CancellationToken::new();
-        let second = start(network(&TWO), address, &stop).await;
-        until("the switches have come", || second.trouble().is_none()).await;
-        assert_eq!(
-            flow_ages(&rig, "edge1").len(),
-            before.len(),
-            "it was told nothing yet"
-        );
-        second.intend(vec![wanted.clone()]);
-        programmed(&second, &[&wanted]).await;
-        let after = flow_ages(&rig, "edge1");
-        for (flow, age) in &before {
-            assert!(after.get(flow).is_some_and(|now| now >= age), "{flow}");
-        }
-        assert_eq!(after.len(), before.len());
-        assert_eq!(rig.ofctl("dump-meters", "edge1"), meters);
-        assert_eq!(happened(&second), []);
-    });
-}
-
-#[test]
-fn of_two_switches_with_one_id_the_first_is_kept() {
-    with_switches("duplicate_id", async |rig| {
-        let stop = CancellationToken::new();
-        let fabric = fabric(&rig, &TWO, &stop).await;
-        let (a, b, wanted) = pair(&rig);
-        fabric.intend(vec![wanted.clone()]);
-        programmed(&fabric, &[&wanted]).await;
-        rig.switch("twin", 1);
-        rig.connect("twin", &format!("tcp:{}", fabric.address()));
-        rig.switch("stranger", 77);
-        rig.connect("stranger", &format!("tcp:{}", fabric.address()));
-        until("it is said", || {
-            fabric
-                .trouble()
-                .is_some_and(|t| t.contains("a second switch"))
-        })
-        .await;
-        programmed(&fabric, &[&wanted]).await;
-        assert!(talk(&a, &b));
-        assert_eq!(rig.dump("twin"), [""; 0]);
-        let mut told = BTreeMap::new();
-        until("both are told", || {
-            told.extend(happened(&fabric));
-            told.len() == 2
-        })
-        .await;
-        assert!(told["switch.duplicate"].contains("edge1"), "{told:?}");
-        assert!(
-            told["switch.refused"].contains("000000000000004d"),
-            "{told:?}"
-        );
-    });
-}
-
-#[test]
-fn garbage_does_no_harm() {
-    with_switches("garbage", async |rig| {
-        let stop = CancellationToken::new();
-        let fabric = fabric(&rig, &TWO, &stop).await;
-        let (a, b, wanted) = pair(&rig);
-        fabric.intend(vec![wanted.clone()]);
-        programmed(&fabric, &[&wanted]).await;
-        let patience = Some(Duration::from_secs(20));
-        let hello = [4, 0, 0, 8, 0, 0, 0, 1];
-        let garbage: [&[u8]; 6] = [
-            b"GET / HTTP/1.1\r\n\r\n",
-            &[0xff; 4096],
-            &[4, 0, 0, 3, 0, 0, 0, 1],
-            // OpenFlow 1.0
-            &[1, 0, 0, 8, 0, 0, 0, 1],
-            // a hello, and then features that are cut short
-            &[hello.as_slice(), &[4, 6, 0, 9, 0, 0, 0, 1, 0]].concat(),
-            // a hello, and then the longest frame there can be
-            &[
-                hello.as_slice(),
-                &[4, 19, 0xff, 0xff, 0, 0, 0, 1],
-                &[0; 65527],
-            ]
-            .concat(),
-        ];
-        let mut silent = Vec::new();
-        for bytes in garbage {
-            let mut stream = TcpStream::connect(fabric.address()).unwrap();
-            stream.set_read_timeout(patience).unwrap();
-            // it may be cut off while it still sends
-            let _ = stream.write_all(bytes);
-            silent.push(stream);
-        }
-        for (mut stream, bytes) in silent.into_iter().zip(garbage) {
-            let mut answer = Vec::new();
-            // reset or closed: either way it is let go
-            let _ = stream.read_to_end(&mut answer);
-            assert_eq!(answer[..2], [4, 0], "a hello comes first");
-            if bytes[0] == 1 {
-                assert_eq!(answer[16..18], [4, 1], "and HELLO_FAILED: {answer:?}");
-            }
-        }
-        assert!(talk(&a, &b));
-        fabric.intend(Vec::new());
-        until("the fabric works on", || rig.dump("edge1").is_empty()).await;
         assert_eq!(happened(&fabric), []);
     });
 }

@@ -17,10 +17,7 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 use vdnd::fabric::{Attached, Fabric, Intent, network::Network, openflow::OpenFlow};
-use wish::{network, programmed, slice, start, until};
-
-const ONE: [&str; 1] = ["edge1"];
-const MUCH: u64 = 500_000_000;
+use wish::{MUCH, ONE, TWO, network, programmed, slice, start, until};
 
 async fn fabric(network: Network) -> (Arc<OpenFlow>, CancellationToken) {
     let stop = CancellationToken::new();
@@ -165,8 +162,7 @@ async fn a_switch_that_fell_silent_makes_room_for_itself() {
 
 #[tokio::test]
 async fn one_that_does_not_answer_is_let_go_and_the_others_go_on() {
-    let names = ["edge1", "edge2"];
-    let (fabric, _stop) = fabric(network(&names)).await;
+    let (fabric, _stop) = fabric(network(&TWO)).await;
     let one = Make::new(1, &["h1", "h2"]).connect(fabric.address()).await;
     let slow = Make::new(2, &["h1"]).connect(fabric.address()).await;
     connected(&fabric, 2).await;
@@ -205,7 +201,7 @@ async fn an_answer_without_an_end_is_cut() {
 
 #[tokio::test]
 async fn versions_are_agreed_or_not() {
-    let (fabric, _stop) = fabric(network(&["edge1", "edge2"])).await;
+    let (fabric, _stop) = fabric(network(&TWO)).await;
     let mut both = Make::new(1, &[]);
     both.versions = vec![1, 4, 6];
     let mut newer = Make::new(2, &[]);

@@ -14,11 +14,7 @@ mod session;
 mod standing;
 mod switches;
 
-use super::{
-    Counters, Difference, Fabric, Intent, Verdict,
-    edge::Edge,
-    network::Network,
-};
+use super::{Counters, Difference, Fabric, Intent, Verdict, edge::Edge, network::Network};
 use crate::topology::Graph;
 use anyhow::Context;
 use dtn_api::{

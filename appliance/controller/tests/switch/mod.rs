@@ -4,13 +4,12 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-mod host;
+pub(crate) mod host;
 
-pub(crate) use host::{Host, apart, arrives, send, talk};
-
-use crate::wish::{LONG, network, start};
+use crate::wish::{LONG, MUCH, TWO, network, slice, start};
 use dtn_api::MacAddress;
 use dtn_link::Netns;
+use host::Host;
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
@@ -20,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
-use vdnd::fabric::openflow::OpenFlow;
+use vdnd::fabric::{Intent, openflow::OpenFlow};
 
 /// Runs a test with switches; says so where it cannot.
 pub(crate) fn with_switches(test: &str, body: impl AsyncFnOnce(Rig) + Send) {
@@ -298,4 +297,11 @@ pub(crate) async fn fabric(rig: &Rig, names: &[&str], stop: &CancellationToken) 
         rig.connect(name, &format!("tcp:{}", fabric.address()));
     }
     fabric
+}
+
+/// A host at each of two switches, in one slice.
+pub(crate) fn pair(rig: &Rig) -> (Host, Host, Intent) {
+    let (a, b) = (rig.host("edge1", "ha", 1), rig.host("edge2", "hb", 2));
+    let wanted = slice(7, MUCH, vec![a.member("edge1"), b.member("edge2")], &TWO);
+    (a, b, wanted)
 }

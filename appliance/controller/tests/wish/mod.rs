@@ -20,6 +20,11 @@ use vdnd::fabric::{
 /// How long something that must happen may take on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
+/// A rate that nothing here comes near.
+pub(crate) const MUCH: u64 = 500_000_000;
+pub(crate) const ONE: [&str; 1] = ["edge1"];
+pub(crate) const TWO: [&str; 2] = ["edge1", "edge2"];
+
 /// Switches that are joined in a row.
 pub(crate) fn network(names: &[&str]) -> Network {
     let switch = |(name, id): (&&str, u64)| Switch {
@@ -95,4 +100,11 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(began.elapsed() < LONG, "not within {LONG:?}: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+/// What happened, without the switches' coming.
+pub(crate) fn happened(fabric: &OpenFlow) -> Vec<(&'static str, String)> {
+    let all = fabric.happened().into_iter();
+    all.filter(|(what, ..)| *what != "switch.connected")
+        .map(|(what, _, detail)| (what, detail))
+        .collect()
 }

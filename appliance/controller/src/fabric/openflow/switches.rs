@@ -115,6 +115,8 @@ impl Shared {
                 return None;
             }
             known.close("the switch connected again");
+            let why = format!("the switch {name} has connected again and is looked at");
+            lock(&self.state).unsure(&name, &why);
         }
         let detail = format!(
             "{name} ({id:016x}, {}) connected from {peer}: {} tables, {} meters",
@@ -148,11 +150,7 @@ impl Shared {
             return;
         }
         state.switches.remove(name);
-        for (intent, standing) in state.standings.values_mut() {
-            if intent.switches().contains(name) {
-                *standing = Standing::Not(away(name));
-            }
-        }
+        state.unsure(name, &away(name));
         let detail = format!("{name} is not connected any more: {why}");
         tracing::warn!("{detail}");
         state.tell(("switch.lost", None, detail));
@@ -167,6 +165,15 @@ impl State {
             self.events.pop_front();
         }
         self.events.push_back(event);
+    }
+
+    /// What was read back from a switch does not count any more.
+    fn unsure(&mut self, name: &Name, why: &str) {
+        for (intent, standing) in self.standings.values_mut() {
+            if intent.switches().contains(name) {
+                *standing = Standing::Not(why.to_owned());
+            }
+        }
     }
 
     /// What the switches lack; `None` when they are well.
