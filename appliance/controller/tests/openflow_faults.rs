@@ -92,6 +92,14 @@ fn what_is_changed_by_hand_is_made_good_and_told() {
         let differences = fabric.check().await;
         assert_eq!(differences.len(), 1);
         assert_eq!(differences[0].kind, "foreign");
+        until("it is told", || {
+            let told = happened(&fabric);
+            told.iter().any(|(what, _)| *what == "switch.foreign")
+        })
+        .await;
+        let trouble = fabric.switches()[0].trouble.clone().unwrap();
+        assert!(trouble.contains("somebody else"), "{trouble}");
+        assert!(rig.ofctl("dump-flows", "edge1").contains("NORMAL"));
     });
 }
 

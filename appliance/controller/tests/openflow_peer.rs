@@ -184,6 +184,36 @@ async fn one_that_does_not_answer_is_let_go_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn one_that_is_no_use_is_sent_away_with_the_reason() {
+    let (fabric, _stop) = fabric(network(&TWO)).await;
+    let mut small = Make::new(1, &[]);
+    small.tables = 16;
+    let _small = small.connect(fabric.address()).await;
+    let mut groupless = Make::new(2, &[]);
+    groupless.groups = false;
+    let _groupless = groupless.connect(fabric.address()).await;
+    let mut told = Vec::new();
+    until("both are told", || {
+        told.extend(
+            fabric
+                .happened()
+                .into_iter()
+                .map(|(what, _, why)| (what, why)),
+        );
+        told.len() == 2
+    })
+    .await;
+    assert!(
+        told.iter().all(|(what, _)| *what == "switch.refused"),
+        "{told:?}"
+    );
+    for part in ["16 tables", "a request for its groups: bad request"] {
+        assert!(told.iter().any(|(_, why)| why.contains(part)), "{told:?}");
+    }
+    connected(&fabric, 0).await;
+}
+
+#[tokio::test]
 async fn an_answer_without_an_end_is_cut() {
     let (fabric, _stop) = fabric(network(&ONE)).await;
     let model = Make::new(1, &["h1", "h2"]).connect(fabric.address()).await;

@@ -60,6 +60,10 @@ pub(crate) struct Make {
     pub(crate) ports: Vec<String>,
     /// 0: it does not know what a meter is.
     pub(crate) max_meter: u32,
+    /// Its tables.
+    pub(crate) tables: u8,
+    /// Whether it knows what a group is.
+    pub(crate) groups: bool,
     /// Versions in its hello.
     pub(crate) versions: Vec<u8>,
 }
@@ -70,6 +74,8 @@ impl Make {
             datapath_id,
             ports: ports.iter().map(|port| (*port).to_owned()).collect(),
             max_meter: 1000,
+            tables: 254,
+            groups: true,
             versions: vec![4],
         }
     }
@@ -132,13 +138,14 @@ impl Make {
             Message::EchoRequest(data) => vec![Message::EchoReply(data)],
             Message::FeaturesRequest => vec![Message::FeaturesReply(Features {
                 datapath_id: self.datapath_id,
-                n_tables: 254,
+                n_tables: self.tables,
                 ..Features::default()
             })],
             Message::BarrierRequest => vec![Message::BarrierReply],
             Message::MultipartRequest(MultipartRequest::MeterFeatures) if self.max_meter == 0 => {
                 refused(1, 2)
             }
+            Message::MultipartRequest(MultipartRequest::GroupDesc) if !self.groups => refused(1, 2),
             Message::MultipartRequest(request) => {
                 let body = self.told(&request, &held);
                 if manner.endless.load(Ordering::Relaxed) {

@@ -18,6 +18,16 @@ pub(super) enum End {
     Wrong(#[from] DecodeError),
 }
 
+impl End {
+    /// With its cause.
+    pub(super) fn words(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
+}
+
 /// Reads the next frame. The buffer is used again; it holds the frame's bytes afterwards.
 pub(super) async fn next<R: AsyncRead + Unpin>(
     from: &mut R,

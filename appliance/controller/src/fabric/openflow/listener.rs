@@ -1,7 +1,7 @@
 //! Where switches connect, over TCP or TLS, until each is known or has been sent away.
 
 use super::{
-    Shared, Tls, frames,
+    Shared, Tls, frames, look,
     session::{Failure, Session, unexpected},
     switches::Joining,
 };
@@ -131,11 +131,23 @@ async fn connection<S>(
                 _ => shared.join(joining, session.clone(), peer).await,
             },
             Ok(Err(failure)) => {
-                tracing::warn!("the switch at {peer} could not be asked who it is: {failure}");
+                let why = format!(
+                    "what connected from {} does not answer as a switch must: {failure}",
+                    peer.ip()
+                );
+                match failure {
+                    // a switch that lacks something: its owner has to know
+                    Failure::Refused { .. } => shared.refuse(why),
+                    _ => tracing::warn!("{why}"),
+                }
                 None
             }
             Err(_) => {
-                tracing::warn!("the switch at {peer} did not say who it is");
+                shared.refuse(format!(
+                    "what connected from {} did not say who it is and what it has within {} s",
+                    peer.ip(),
+                    HANDSHAKE.as_secs()
+                ));
                 None
             }
         };
@@ -168,10 +180,7 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), 
     };
     stream.write_all(&hello.encode()).await.map_err(words)?;
     let first = frames::next(stream, &mut Vec::new()).await;
-    let Frame { xid, message } = first.map_err(|e| match std::error::Error::source(&e) {
-        Some(source) => format!("{e}: {source}"),
-        None => e.to_string(),
-    })?;
+    let Frame { xid, message } = first.map_err(|end| end.words())?;
     match message {
         Message::Hello { versions } if versions.contains(&VERSION) => Ok(()),
         Message::Hello { versions } => {
@@ -250,6 +259,8 @@ async fn introduce(session: &Session) -> Result<Joining, Failure> {
         }
         Err(other) => return Err(other),
     }
+    // one that cannot do this in time would keep the others waiting at every look
+    look::read(session, max_meter).await?;
     Ok(Joining {
         datapath_id: features.datapath_id,
         auxiliary: features.auxiliary_id,

@@ -35,7 +35,7 @@ pub(super) struct Connection {
     pub(super) meters: BTreeMap<u32, Meter>,
 }
 
-/// Reads all that a switch has, and says what is to be done there.
+/// Looks at a switch and says what is to be done there.
 pub(super) async fn look(
     Connection {
         name,
@@ -80,7 +80,8 @@ type Has = (
     Vec<GroupDesc>,
 );
 
-async fn read(session: &Session, max_meter: u32) -> Result<Has, Failure> {
+/// Reads all that a switch has.
+pub(super) async fn read(session: &Session, max_meter: u32) -> Result<Has, Failure> {
     let flows = session.multipart(
         MultipartRequest::Flow(FlowStatsRequest::default()),
         "a request for its rules",

@@ -254,6 +254,7 @@ fn note(
     for (name, why) in failed {
         told.away.insert(name, why);
     }
+    let mut others = Vec::new();
     for look in &seen {
         let Some(switch) = state.switches.get_mut(&look.name) else {
             continue;
@@ -267,13 +268,17 @@ fn note(
             .iter()
             .filter(|d| d.kind == FOREIGN)
             .collect();
-        switch.trouble = foreign.first().map(|first| {
+        let trouble = foreign.first().map(|first| {
             format!(
                 "{} rule(s) of somebody else can carry traffic around the slices, the first is: {}",
                 foreign.len(),
                 first.what
             )
         });
+        if trouble.is_some() && trouble != switch.trouble {
+            others.extend(trouble.iter().map(|t| format!("{}: {t}", look.name)));
+        }
+        switch.trouble = trouble;
         switch.rules = look.wanted.flows.len() as u64;
         switch.meters = look.wanted.meters.clone();
         switch.settled = look.changes.is_empty().then(|| Settled {
@@ -295,6 +300,10 @@ fn note(
                 told.errors.push((look.name.clone(), difference.slice, why));
             }
         }
+    }
+    for detail in others {
+        tracing::warn!("{detail}");
+        state.tell(("switch.foreign", None, detail));
     }
     let standings: BTreeMap<Uuid, _> = wanted
         .intents

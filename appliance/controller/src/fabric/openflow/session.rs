@@ -328,7 +328,7 @@ impl Session {
         loop {
             let frame = match frames::next(&mut from, &mut buffer).await {
                 Ok(frame) => frame,
-                Err(why) => return why.to_string(),
+                Err(end) => return end.words(),
             };
             *lock(&self.heard) = Instant::now();
             match frame.message {

@@ -5,7 +5,10 @@ use super::{
     session::Session,
     standing::{Standing, away},
 };
-use crate::fabric::{network::Network, program::Meter};
+use crate::fabric::{
+    network::Network,
+    program::{FORWARD, Meter},
+};
 use dtn_api::{Name, fabric::SwitchStatus};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -88,6 +91,15 @@ impl Shared {
         };
         if joining.auxiliary != 0 {
             tracing::warn!("an auxiliary connection of the switch {name} was sent away");
+            return None;
+        }
+        if joining.tables <= FORWARD {
+            self.refuse(format!(
+                "the switch {name} connected from {} and was sent away: it has {} tables, and \
+                 the tables 0 to {FORWARD} are needed",
+                peer.ip(),
+                joining.tables
+            ));
             return None;
         }
         // two that come at once are judged one after the other
