@@ -74,7 +74,7 @@ impl Switches {
             "ovs-vswitchd",
             [
                 switches.database(),
-                // an unusual name would carry its process id
+                // the name that it has by itself carries its process id
                 format!(
                     "--unixctl={}",
                     switches.folder.join("vswitchd.ctl").display()
