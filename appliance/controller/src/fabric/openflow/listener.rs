@@ -1,8 +1,10 @@
 //! Where switches connect, over TCP or TLS, until each is known or has been sent away.
 
 use super::{
-    Shared, Tls, frames, look,
-    session::{Failure, Session, unexpected},
+    Shared, Tls,
+    failure::{Failure, unexpected},
+    frames, look,
+    session::Session,
     switches::Joining,
 };
 use crate::auth::switch_of;

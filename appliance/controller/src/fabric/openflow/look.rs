@@ -1,9 +1,6 @@
 //! A look at a switch: what it has now, held against what it shall have.
 
-use super::{
-    session::{Failure, Session},
-    switches::Ports,
-};
+use super::{failure::Failure, session::Session, switches::Ports};
 use crate::fabric::{
     difference::{Changes, Found, difference},
     program::{Meter, Program, Refusal, Resolved, assign, guards_of, resolve},

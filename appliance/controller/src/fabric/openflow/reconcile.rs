@@ -2,8 +2,9 @@
 
 use super::{
     Shared, Wanted,
+    failure::Failure,
     look::{self, Connection, Look},
-    session::{Failure, Session, lock},
+    session::{Session, lock},
     standing::{Standing, Told, standing},
     switches::Settled,
 };

@@ -4,11 +4,14 @@
 //! Reading and writing do not wait for each other: what a reader has to answer goes into a queue
 //! of its own, and is left away when that is full.
 
-use super::frames;
-use dtn_openflow::{Frame, Message, MultipartReply, MultipartRequest, PORT_DELETED, Port, refusal};
+use super::{
+    failure::{Cause, Failure, unexpected},
+    frames,
+};
+use dtn_openflow::{Frame, Message, MultipartReply, MultipartRequest, PORT_DELETED, Port};
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt, mem,
+    mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -28,7 +31,7 @@ const BEAT: Duration = Duration::from_secs(5);
 const DEAD: Duration = Duration::from_secs(15);
 /// Longest time for the answer to a request. A switch that takes longer is let go: it comes again,
 /// and the others are not kept waiting.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
 /// Longest time for one frame to go out.
 const STALL: Duration = Duration::from_secs(15);
 /// Frames that wait to go out, at most; who has more waits.
@@ -39,45 +42,6 @@ const URGENT: usize = 16;
 const BATCH: usize = 256;
 /// Longest answer in parts, in bytes: some 300,000 rules.
 const LONGEST: usize = 64 << 20;
-
-/// An error that a switch sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Cause {
-    kind: u16,
-    code: u16,
-}
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&refusal(self.kind, self.code))
-    }
-}
-
-/// Why a request has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Failure {
-    /// The connection ended.
-    #[error("the connection to the switch ended: {0}")]
-    Lost(String),
-    /// The switch took too long.
-    #[error("no answer to {0} within {seconds} s", seconds = ANSWER.as_secs())]
-    Late(&'static str),
-    /// The switch said no.
-    #[error("{asked}: {cause}")]
-    Refused {
-        /// What it was asked.
-        asked: &'static str,
-        /// What it said.
-        cause: Cause,
-    },
-    /// It answered something else.
-    #[error("the switch answered {asked} with {got}")]
-    Unexpected {
-        /// What it was asked.
-        asked: &'static str,
-        /// What came.
-        got: String,
-    },
-}
 
 enum Waiting {
     /// For one message.
@@ -390,12 +354,6 @@ impl Session {
         }
         Ok(())
     }
-}
-
-pub(super) fn unexpected(asked: &'static str, got: &Message) -> Failure {
-    let mut got = format!("{got:?}");
-    got.truncate(got.floor_char_boundary(80));
-    Failure::Unexpected { asked, got }
 }
 
 async fn send<W: AsyncWrite + Unpin>(to: W, mut queues: Queues) -> String {
