@@ -3,6 +3,7 @@
 //!
 //! * [`edge`]: the hosts pace themselves; the switches are not touched.
 //! * [`network`]: switches, cables and ports as the site wired them.
+//! * [`onos`]: switches that an ONOS programs for us.
 //! * [`openflow`]: switches that are programmed from here.
 //! * [`program`]: what every switch shall hold for the slices that live.
 //! * [`difference`]: what a switch has, held against that.
@@ -10,6 +11,7 @@
 pub mod difference;
 pub mod edge;
 pub mod network;
+pub mod onos;
 pub mod openflow;
 pub mod program;
 

@@ -12,7 +12,7 @@ mod listener;
 mod look;
 mod reconcile;
 mod session;
-mod standing;
+pub(in crate::fabric) mod standing;
 mod switches;
 
 use super::{Counters, Difference, Fabric, Intent, Verdict, edge::Edge, network::Network};
@@ -26,7 +26,7 @@ use dtn_api::{
 };
 use futures_util::future::BoxFuture;
 use rustls::ServerConfig;
-use session::lock;
+pub(in crate::fabric) use session::lock;
 use standing::Standing;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -88,7 +88,8 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    fn start() -> Self {
+    /// Open vSwitch in the namespace of this thread.
+    pub(crate) fn start() -> Self {
         run(&mut words("ip link set lo up"));
         let dir = tempfile::Builder::new().prefix("ovs-").tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);

@@ -77,7 +77,7 @@ pub(super) struct Queues {
     urgent: mpsc::Receiver<Vec<u8>>,
 }
 
-pub(super) fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(in crate::fabric) fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     // every critical section here leaves whole values behind
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 /// How far a slice is in the switches.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(in crate::fabric) enum Standing {
     /// Read back from each of its switches.
     Programmed,
     /// Why not, in words.
@@ -21,17 +21,17 @@ pub(super) enum Standing {
 
 /// What the switches have told in one pass.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(in crate::fabric) struct Told {
     /// Those that were looked at.
-    pub(super) seen: BTreeSet<Name>,
+    pub(in crate::fabric) seen: BTreeSet<Name>,
     /// Why others were not.
-    pub(super) away: BTreeMap<Name, String>,
+    pub(in crate::fabric) away: BTreeMap<Name, String>,
     /// What a switch lacks or has refused, with its slice.
-    pub(super) errors: Vec<(Name, Option<Uuid>, String)>,
+    pub(in crate::fabric) errors: Vec<(Name, Option<Uuid>, String)>,
 }
 
 /// How far a slice is, after a pass over the switches.
-pub(super) fn standing(intent: &Intent, told: &Told) -> Standing {
+pub(in crate::fabric) fn standing(intent: &Intent, told: &Told) -> Standing {
     for name in intent.switches() {
         if !told.seen.contains(name) {
             let why = told.away.get(name).cloned();
@@ -46,13 +46,13 @@ pub(super) fn standing(intent: &Intent, told: &Told) -> Standing {
 }
 
 /// What is said of a slice on a switch that is away.
-pub(super) fn away(name: &Name) -> String {
+pub(in crate::fabric) fn away(name: &Name) -> String {
     format!("the switch {name} is not connected: it goes on with the rules that it has")
 }
 
 impl Intent {
     /// The switches that the slice goes through.
-    pub(super) fn switches(&self) -> BTreeSet<&Name> {
+    pub(in crate::fabric) fn switches(&self) -> BTreeSet<&Name> {
         let members = self.members.iter().map(|member| &member.at.switch);
         let border = self.border.iter().map(|border| &border.at.switch);
         members
@@ -63,7 +63,7 @@ impl Intent {
 }
 
 /// Joins what the hosts report with what the switches hold.
-pub(super) fn verdict(senders: Verdict, standing: Standing, switches: usize) -> Verdict {
+pub(in crate::fabric) fn verdict(senders: Verdict, standing: Standing, switches: usize) -> Verdict {
     let switched = match standing {
         Standing::Programmed => Ok(format!("programmed into {switches} switch(es)")),
         Standing::Not(why) => Err(why),
@@ -88,7 +88,7 @@ pub(super) fn verdict(senders: Verdict, standing: Standing, switches: usize) -> 
 }
 
 /// Why this quality of service cannot be enforced, given the switches that cannot meter.
-pub(super) fn refusal(
+pub(in crate::fabric) fn refusal(
     network: &Network,
     unmetered: &BTreeSet<Name>,
     spec: &SliceSpec,

@@ -1,0 +1,446 @@
+//! The one task that makes ONOS have what is wanted, and reads it back.
+
+use super::{
+    Shared,
+    client::Failure,
+    hosts,
+    plan::{self, Make, Plan},
+    rules::{Held, Key, Wanted},
+    survey::{Survey, survey},
+};
+use crate::fabric::{
+    Difference, Intent,
+    openflow::{
+        lock,
+        standing::{Standing, Told, standing},
+    },
+};
+use dtn_api::Name;
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How often all is read, when nobody asks for anything.
+const REST: Duration = Duration::from_secs(10);
+/// How often what is on its way is looked after: ONOS asks the switches only every few seconds.
+const SOON: Duration = Duration::from_millis(500);
+/// Rules in one call.
+const BATCH: usize = 500;
+
+/// Until `stop`.
+pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut pause = REST;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            // a notice is as good as the end of the pause
+            _ = timeout(pause, shared.wake.notified()) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            settled = pass(&shared) => pause = if settled { REST } else { SOON },
+        }
+    }
+}
+
+/// What is wanted held against what ONOS has, and nothing done.
+pub(super) async fn check(shared: &Shared) -> Vec<Difference> {
+    let _one = shared.working.lock().await;
+    let Some((_, intents)) = lock(&shared.state).wanted.clone() else {
+        return Vec::new();
+    };
+    let unreachable = |switch: String, what: String| Difference {
+        switch,
+        kind: "unreachable".into(),
+        slice: None,
+        what,
+    };
+    let seen = match survey(&shared.client, &shared.network, &shared.app).await {
+        Ok(seen) => seen,
+        Err(failure) => {
+            let all = shared.network.switches.iter();
+            return all
+                .map(|s| unreachable(s.name.to_string(), failure.to_string()))
+                .collect();
+        }
+    };
+    let mut memory = shared.memory.lock().await;
+    let plan = plan::plan(
+        &shared.network,
+        &intents,
+        &seen,
+        &mut memory,
+        shared.mark,
+        Instant::now(),
+    );
+    let away = shared.network.switches.iter().filter_map(|switch| {
+        let why = away(&seen, &switch.name)?;
+        Some(unreachable(switch.name.to_string(), why))
+    });
+    away.chain(plan.differences).collect()
+}
+
+/// Why nothing can be said of a switch.
+fn away(seen: &Survey, name: &Name) -> Option<String> {
+    match seen.devices.get(name) {
+        None => Some(format!("the switch {name} is not known to ONOS")),
+        Some(device) if !device.available => Some(format!(
+            "the switch {name} is not connected to ONOS: it goes on with the rules that it has"
+        )),
+        Some(_) => None,
+    }
+}
+
+/// One pass; whether there is nothing left to do.
+async fn pass(shared: &Shared) -> bool {
+    let _one = shared.working.lock().await;
+    let Some((number, intents)) = lock(&shared.state).wanted.clone() else {
+        return true;
+    };
+    let seen = match survey(&shared.client, &shared.network, &shared.app).await {
+        Ok(seen) => seen,
+        Err(failure) => {
+            shared.absent(&failure.to_string());
+            return true;
+        }
+    };
+    if let Some(why) = taken(shared, &seen).await {
+        shared.absent(&why);
+        return true;
+    }
+    let mut memory = shared.memory.lock().await;
+    let mut plan = plan::plan(
+        &shared.network,
+        &intents,
+        &seen,
+        &mut memory,
+        shared.mark,
+        Instant::now(),
+    );
+    shared.drifted(number, &plan);
+    let hosts = hosts::changes(&shared.network, &intents, &seen, &shared.owner);
+    let mut told = Told::default();
+    let settled = plan.settled() && hosts == hosts::Changes::default();
+    // a switch that is away comes back by itself
+    let idle = settled || plan.idle() && hosts == hosts::Changes::default();
+    if !settled {
+        let mut apply = Apply {
+            shared,
+            failures: Vec::new(),
+        };
+        let done = apply.all(&plan, hosts, &mut memory.made).await;
+        if let Err(failure) = done {
+            shared.absent(&failure.to_string());
+            return false;
+        }
+        for (switch, slice, why) in apply.failures {
+            match switch {
+                Some(switch) => plan.errors.insert(0, (switch, slice, why)),
+                None => lock(&shared.state).warn(why),
+            }
+        }
+    }
+    told.errors.extend(std::mem::take(&mut plan.errors));
+    for switch in &shared.network.switches {
+        match away(&seen, &switch.name) {
+            None => {
+                told.seen.insert(switch.name.clone());
+            }
+            Some(why) => {
+                told.away.insert(switch.name.clone(), why);
+            }
+        }
+    }
+    shared.note(number, &intents, seen, plan, &told, settled);
+    idle
+}
+
+/// Why the application is somebody else's. Before anything of ours is there, our mark is, and no
+/// other.
+async fn taken(shared: &Shared, seen: &Survey) -> Option<String> {
+    let others = plan::others(seen, shared.mark);
+    let own: Vec<&Held> = seen
+        .flows
+        .iter()
+        .filter(|held| held.mark() == Some(shared.mark))
+        .collect();
+    let refused = |other: u32| {
+        format!(
+            "the application {} in ONOS is another controller's (mark {other:08x}, ours is {:08x}): \
+             give this one a fabric.app-id of its own; if the other is gone for good, DELETE \
+             /onos/v1/flows/application/{} and start vdnd again",
+            shared.app, shared.mark, shared.app
+        )
+    };
+    if let Some(why) = lock(&shared.state).taken.clone() {
+        return Some(why);
+    }
+    let first = others.first().copied();
+    if let Some(other) = first
+        && (own.is_empty() || other < shared.mark)
+    {
+        let why = refused(other);
+        lock(&shared.state).taken = Some(why.clone());
+        // both came at once: the one that gives way takes its own mark back
+        if let Err(failure) = (Apply {
+            shared,
+            failures: Vec::new(),
+        })
+        .delete(own.into_iter())
+        .await
+        {
+            tracing::warn!("{failure}");
+        }
+        return Some(why);
+    }
+    if own.is_empty() && !seen.devices.is_empty() {
+        let marks: Vec<(Key, Wanted)> = shared
+            .network
+            .switches
+            .iter()
+            .filter(|switch| seen.devices.contains_key(&switch.name))
+            .map(|switch| {
+                super::rules::mark(&super::survey::device(switch.datapath_id), shared.mark)
+            })
+            .collect();
+        let mut apply = Apply {
+            shared,
+            failures: Vec::new(),
+        };
+        if let Err(failure) = apply.post(&marks).await {
+            return Some(failure.to_string());
+        }
+        let again = format!("/flows/application/{}", shared.app);
+        let marks = match shared.client.get(&again).await {
+            Ok(answer) => super::rules::read(&answer),
+            Err(failure) => return Some(failure.to_string()),
+        };
+        let other = marks
+            .iter()
+            .filter_map(Held::mark)
+            .find(|mark| *mark < shared.mark);
+        if let Some(other) = other {
+            let why = refused(other);
+            lock(&shared.state).taken = Some(why.clone());
+            let own = marks.iter().filter(|held| held.mark() == Some(shared.mark));
+            if let Err(failure) = apply.delete(own).await {
+                tracing::warn!("{failure}");
+            }
+            return Some(why);
+        }
+    }
+    None
+}
+
+/// Does what is to be done. What one call could not do is noted; when ONOS itself is away, the rest
+/// is left.
+struct Apply<'a> {
+    shared: &'a Shared,
+    failures: Vec<(Option<Name>, Option<uuid::Uuid>, String)>,
+}
+impl Apply<'_> {
+    async fn all(
+        &mut self,
+        plan: &Plan,
+        hosts: hosts::Changes,
+        made: &mut BTreeMap<(String, crate::fabric::program::GuardKey), u32>,
+    ) -> Result<(), Failure> {
+        self.delete(plan.shut.iter()).await?;
+        self.delete(plan.clear.iter()).await?;
+        for path in &hosts.delete {
+            let done = self.shared.client.delete(path, None).await;
+            self.took(None, None, done)?;
+        }
+        // one at a time: ONOS refuses a second one while it does the first
+        for body in &hosts.post {
+            let done = self.shared.client.post("/hosts", body).await;
+            self.took(None, None, done.map(|_| ()))?;
+        }
+        for make in &plan.make {
+            if let Some(id) = self.make(make).await? {
+                made.insert((make.device.clone(), make.guard), id);
+            }
+        }
+        self.post(&plan.forward).await?;
+        self.post(&plan.admit).await?;
+        for (device, id) in &plan.retire {
+            let done = self
+                .shared
+                .client
+                .delete(&format!("/meters/{device}/{id}"), None)
+                .await;
+            self.took(None, None, done)?;
+        }
+        Ok(())
+    }
+    fn took(
+        &mut self,
+        switch: Option<Name>,
+        slice: Option<uuid::Uuid>,
+        done: Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        match done {
+            Err(failure) if failure.is_absence() => Err(failure),
+            Err(failure) => {
+                tracing::warn!("{failure}");
+                self.failures.push((switch, slice, failure.to_string()));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+    async fn delete<'a>(&mut self, held: impl Iterator<Item = &'a Held>) -> Result<(), Failure> {
+        let list: Vec<Value> = held
+            .map(|held| json!({"deviceId": held.key.device, "flowId": held.id}))
+            .collect();
+        for batch in list.chunks(BATCH) {
+            let body = json!({"flows": batch});
+            let done = self.shared.client.delete("/flows", Some(&body)).await;
+            self.took(None, None, done)?;
+        }
+        Ok(())
+    }
+    async fn post(&mut self, rules: &[(Key, Wanted)]) -> Result<(), Failure> {
+        let path = format!("/flows?appId={}", self.shared.app);
+        for batch in rules.chunks(BATCH) {
+            let flows: Vec<Value> = batch.iter().map(|(key, rule)| rule.body(key)).collect();
+            let done = self
+                .shared
+                .client
+                .post(&path, &json!({"flows": flows}))
+                .await;
+            self.took(None, None, done.map(|_| ()))?;
+        }
+        Ok(())
+    }
+    async fn make(&mut self, make: &Make) -> Result<Option<u32>, Failure> {
+        let body = json!({
+            "deviceId": make.device,
+            "unit": "KB_PER_SEC",
+            // without it the burst is dropped without a word and is a second of the rate
+            "burst": true,
+            "bands": [{
+                "type": "DROP",
+                "rate": make.spec.rate_kbit,
+                "burstSize": make.spec.burst_kbit,
+                "prec": 0,
+            }],
+        });
+        let done = self
+            .shared
+            .client
+            .post(&format!("/meters/{}", make.device), &body)
+            .await;
+        let id = done
+            .as_ref()
+            .ok()
+            .and_then(|(location, _)| location.as_ref()?.rsplit('/').next()?.parse::<u32>().ok());
+        self.took(
+            Some(make.switch.clone()),
+            Some(make.slice),
+            done.map(|_| ()),
+        )?;
+        Ok(id)
+    }
+}
+
+impl Shared {
+    /// Nothing can be said of any slice now; rules in the switches stay.
+    fn absent(&self, why: &str) {
+        let mut state = lock(&self.state);
+        let news = state.absent.as_deref() != Some(why);
+        state.absent = Some(why.to_owned());
+        state.settled = None;
+        for (_, standing) in state.standings.values_mut() {
+            *standing = Standing::Not(why.to_owned());
+        }
+        if news {
+            tracing::warn!("{why}");
+            state.tell(("onos.lost", None, why.to_owned()));
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+    /// Says what has changed in what was all there.
+    fn drifted(&self, number: u64, plan: &Plan) {
+        let mut state = lock(&self.state);
+        if state.settled != Some(number) {
+            return;
+        }
+        for Difference {
+            switch,
+            kind,
+            slice,
+            what,
+        } in plan.differences.iter().take(super::TOLD)
+        {
+            state.tell(("switch.drift", *slice, format!("{switch}: {kind}: {what}")));
+        }
+        if let Some(more) = plan
+            .differences
+            .len()
+            .checked_sub(super::TOLD)
+            .filter(|n| *n > 0)
+        {
+            state.tell(("switch.drift", None, format!("and {more} more")));
+        }
+    }
+    fn note(
+        &self,
+        number: u64,
+        intents: &Arc<[Intent]>,
+        seen: Survey,
+        plan: Plan,
+        told: &Told,
+        settled: bool,
+    ) {
+        let mut state = lock(&self.state);
+        if state.absent.take().is_some() {
+            state.tell(("onos.connected", None, "ONOS answers".into()));
+        }
+        let standings: BTreeMap<_, _> = intents
+            .iter()
+            .map(|intent| {
+                let standing = standing(intent, told);
+                // what was found and is being changed is not there yet
+                (intent.slice, (intent.clone(), standing))
+            })
+            .collect();
+        for switch in &self.network.switches {
+            let was = state
+                .seen
+                .as_ref()
+                .and_then(|s| s.devices.get(&switch.name))
+                .map(|d| d.available);
+            let is = seen.devices.get(&switch.name).map(|d| d.available);
+            let name = &switch.name;
+            match (was.unwrap_or(false), is.unwrap_or(false)) {
+                (false, true) => state.tell((
+                    "switch.connected",
+                    None,
+                    format!("{name} is available in ONOS"),
+                )),
+                (true, false) => state.tell((
+                    "switch.lost",
+                    None,
+                    format!("{name} is not available in ONOS"),
+                )),
+                _ => {}
+            }
+        }
+        let news = state.standings != standings || state.seen.as_ref() != Some(&seen);
+        state.standings = standings;
+        state.counters = plan.counters;
+        state.held = plan.held;
+        state.seen = Some(seen);
+        state.settled = settled.then_some(number);
+        if settled {
+            state.warnings.clear();
+        }
+        drop(state);
+        if news {
+            self.changed.notify_one();
+        }
+    }
+}

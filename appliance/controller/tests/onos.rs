@@ -1,0 +1,249 @@
+//! The fabric `onos` with a real ONOS core and real Open vSwitch. It runs where `DTN_ONOS_URL` names
+//! such a core (and `DTN_ONOS_CREDENTIALS` the file with its user), in the core's own network
+//! namespace: switches connect to port 6653 of the loopback there. One case after another, since
+//! there is one core.
+//!
+//! What the core's southbound does is as far proven as that southbound is ONOS's own.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod switch;
+mod wish;
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use switch::{
+    Rig,
+    host::{apart, arrives, send, talk},
+    pair,
+};
+use tokio_util::sync::CancellationToken;
+use vdnd::fabric::{
+    Fabric, Intent,
+    onos::{Onos, OnosConfig},
+};
+use wish::{LONG, MUCH, TWO, network, slice, until};
+
+const APP: &str = "org.example.dtn";
+
+fn config(owner: &str) -> OnosConfig {
+    let env = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is needed"));
+    OnosConfig {
+        url: env("DTN_ONOS_URL"),
+        credentials_file: PathBuf::from(env("DTN_ONOS_CREDENTIALS")),
+        app_id: APP.into(),
+        owner: owner.into(),
+        plain: false,
+        ca_file: None,
+    }
+}
+
+/// The core's own answer, asked without the fabric.
+fn ask(path: &str, more: &[&str]) -> String {
+    let config = config("x");
+    let user = std::fs::read_to_string(&config.credentials_file).unwrap();
+    let url = format!("{}/onos/v1{path}", config.url);
+    switch::run(
+        std::process::Command::new("curl")
+            .args(["--silent", "--max-time", "10", "--user", user.trim(), &url])
+            .args(more),
+    )
+}
+
+async fn programmed(fabric: &Onos, wanted: &Intent) -> Duration {
+    let began = Instant::now();
+    loop {
+        match fabric.programmed(wanted.slice) {
+            Ok(()) => return began.elapsed(),
+            Err(why) => assert!(
+                began.elapsed() < LONG,
+                "not within {LONG:?}: {why}; {:?}",
+                fabric.trouble()
+            ),
+        }
+        let _ = tokio::time::timeout(Duration::from_millis(50), fabric.changed()).await;
+    }
+}
+
+/// The cookies and meters of a switch, without the mark.
+fn held(rig: &Rig, switch: &str) -> usize {
+    let rules = rig.ofctl("dump-flows", switch);
+    let meters = rig.ofctl("dump-meters", switch);
+    let rules = rules
+        .lines()
+        .filter(|l| l.contains("table=") && !l.contains("tun_id=0x6474"));
+    rules.count() + meters.lines().filter(|l| l.contains("meter=")).count()
+}
+
+#[test]
+#[ignore = "needs an ONOS core: DTN_ONOS_URL, DTN_ONOS_CREDENTIALS"]
+fn slices_through_a_real_onos() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(cases());
+}
+
+async fn cases() {
+    let stop = CancellationToken::new();
+    let mut rig = Rig::start();
+    for (name, id) in TWO.iter().zip(1..) {
+        rig.switch(name, id);
+    }
+    rig.cable("edge1", "edge2");
+    for name in TWO {
+        rig.connect(name, "tcp:127.0.0.1:6653");
+    }
+    let start = |owner: &'static str, stop: &CancellationToken| {
+        Onos::start(network(&TWO), config(owner), stop.clone())
+    };
+    let first_stop = CancellationToken::new();
+    let fabric: Arc<Onos> = start("here/1", &first_stop).await.unwrap();
+    fabric.intend(Vec::new());
+    until("ONOS has the switches", || fabric.trouble().is_none()).await;
+
+    let (a, b, mut wanted) = pair(&rig);
+    fabric.intend(vec![wanted.clone()]);
+    println!("programmed after {:?}", programmed(&fabric, &wanted).await);
+    assert!(talk(&a, &b), "{}", rig.ofctl("dump-flows", "edge1"));
+    assert_eq!(fabric.check().await, []);
+    let meters = rig.ofctl("dump-meters", "edge1");
+    assert!(
+        meters.contains("kbps burst") && meters.contains("rate=525000 burst_size=5000"),
+        "{meters}"
+    );
+    let hosts = ask("/hosts", &[]);
+    for word in [
+        "02:00:00:00:00:01",
+        "10.0.0.1",
+        "slice-7",
+        "of:0000000000000001",
+    ] {
+        assert!(hosts.contains(word), "{word}: {hosts}");
+    }
+
+    // another, unrelated controller with the same application id
+    let other_stop = CancellationToken::new();
+    let other = start("elsewhere/2", &other_stop).await.unwrap();
+    other.intend(Vec::new());
+    until("the other is refused", || {
+        other
+            .trouble()
+            .is_some_and(|why| why.contains("is another controller's"))
+    })
+    .await;
+    other_stop.cancel();
+    assert!(talk(&a, &b), "and has taken nothing away");
+
+    // two slices do not hear each other
+    let (c, d) = (rig.host("edge1", "hc", 3), rig.host("edge2", "hd", 4));
+    let blue = slice(8, MUCH, vec![c.member("edge1"), d.member("edge2")], &TWO);
+    fabric.intend(vec![wanted.clone(), blue.clone()]);
+    println!("the second after {:?}", programmed(&fabric, &blue).await);
+    assert!(talk(&c, &d));
+    a.knows(&d);
+    let (from, at) = (a.socket(a.v4), d.socket(d.v4));
+    assert!(!arrives(&from, &at), "isolation");
+    fabric.intend(vec![wanted.clone()]);
+    until("the second is gone", || apart(&c, &d)).await;
+    until("its hosts are gone", || {
+        !ask("/hosts", &[]).contains("slice-8")
+    })
+    .await;
+
+    // stolen addresses
+    a.knows(&b);
+    let (at4, at6) = (b.socket(b.v4), b.socket(b.v6));
+    a.run("ip addr add 10.0.0.9/24 dev eth0");
+    a.run("ip addr add fd00::9/64 dev eth0 nodad");
+    for (stolen, at) in [("10.0.0.9", &at4), ("fd00::9", &at6)] {
+        let from = a.socket(stolen.parse::<std::net::IpAddr>().unwrap());
+        assert!(!arrives(&from, at), "{stolen} is not its address");
+    }
+
+    // rules taken away over REST come back, and it is told
+    until("all is well", || fabric.trouble().is_none()).await;
+    let _ = fabric.happened();
+    ask(
+        &format!("/flows/application/{APP}"),
+        &["--request", "DELETE"],
+    );
+    until("it is seen", || {
+        fabric
+            .happened()
+            .iter()
+            .any(|(what, ..)| *what == "switch.drift")
+    })
+    .await;
+    programmed(&fabric, &wanted).await;
+    assert!(talk(&a, &b));
+
+    // a new rate is a new meter, and the old one goes
+    let rate = 20_000_000;
+    wanted.rate_bps = rate;
+    fabric.intend(vec![wanted.clone()]);
+    println!(
+        "another rate after {:?}",
+        programmed(&fabric, &wanted).await
+    );
+    until("the old meter is gone", || {
+        let meters = rig.ofctl("dump-meters", "edge1");
+        meters.contains("rate=21000") && !meters.contains("rate=525000")
+    })
+    .await;
+    let paced = send(&a, &b, rate * 9 / 10, Duration::from_secs(2));
+    let rogue = send(&a, &b, rate * 4, Duration::from_secs(3));
+    assert!(paced.received > 0);
+    let (seconds, bits) = (rogue.lasted.as_secs_f64(), rogue.received_bits());
+    assert!(
+        bits <= rate as f64 * 1.10 * seconds + 2_048_000.0,
+        "{bits} bits: {rogue:?}"
+    );
+    until("the guards have counted", || {
+        fabric
+            .counters()
+            .get(&wanted.slice)
+            .is_some_and(|c| c.packets > paced.received)
+    })
+    .await;
+
+    // the controller starts again and finds its own
+    let before = ask("/meters", &[]);
+    first_stop.cancel();
+    drop(fabric);
+    let fabric = start("here/1", &stop).await.unwrap();
+    fabric.intend(vec![wanted.clone()]);
+    programmed(&fabric, &wanted).await;
+    assert_eq!(fabric.check().await, []);
+    let ids = |text: &str| text.matches("\"id\":").count();
+    assert_eq!(ids(&ask("/meters", &[])), ids(&before), "no second meter");
+
+    // the switches start again
+    rig.kill();
+    until("it is seen", || fabric.trouble().is_some()).await;
+    assert!(fabric.programmed(wanted.slice).is_err());
+    rig.forward();
+    programmed(&fabric, &wanted).await;
+    until("they talk", || talk(&a, &b)).await;
+
+    fabric.intend(Vec::new());
+    until("the switches are empty", || {
+        TWO.iter().all(|name| held(&rig, name) == 0)
+    })
+    .await;
+    assert!(apart(&a, &b));
+    until("no host is left", || {
+        !ask("/hosts", &[]).contains("dtnOwner")
+    })
+    .await;
+    ask(
+        &format!("/flows/application/{APP}"),
+        &["--request", "DELETE"],
+    );
+    stop.cancel();
+}
