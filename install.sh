@@ -155,7 +155,7 @@ quiet_switch() {
         /etc/init.d/openvswitch-switch stop || true
         update-rc.d openvswitch-switch disable || true
     fi >>"$logs/apt-install.log" 2>&1
-    if pgrep -F /run/openvswitch/ovs-vswitchd.pid >/dev/null 2>&1; then
+    if pgrep -F /run/openvswitch/ovs-vswitchd.pid ovs-vswitchd >/dev/null 2>&1; then
         say "the package openvswitch-switch has started a switch that is still running and that nobody here needs: /etc/init.d/openvswitch-switch stop"
     else
         say "the service openvswitch-switch, which came with its package, is stopped and will not start by itself"

@@ -12,9 +12,9 @@ use uuid::Uuid;
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Location {
-    /// The switch.
+    /// The switch; empty where it is not known.
     pub device: String,
-    /// Its port.
+    /// Its port by number; 0 where the switch tells it by name only.
     pub port: u32,
 }
 

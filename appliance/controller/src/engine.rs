@@ -45,7 +45,9 @@ pub struct Engine {
     authority: Authority,
     fabric: Arc<dyn Fabric>,
     /// What the fabric was told last.
-    told: Mutex<Option<Vec<Intent>>>,
+    told: StdMutex<Option<Vec<Intent>>>,
+    /// What the fabric has said and is not in the events yet.
+    unwritten: StdMutex<Vec<Happening>>,
     store: Arc<dyn Store>,
     state: Mutex<State>,
     /// When each domain was last heard; what is written down lags behind.
@@ -57,6 +59,9 @@ pub struct Engine {
     /// What is known has changed.
     changed: Notify,
 }
+
+/// Something that happened: name, slice, in words.
+type Happening = (&'static str, Option<Uuid>, String);
 
 /// What a decision comes to.
 pub(crate) struct Decision<T> {
@@ -181,7 +186,8 @@ impl Engine {
             .collect();
         Ok(Self {
             fabric,
-            told: Mutex::new(None),
+            told: StdMutex::new(None),
+            unwritten: StdMutex::new(Vec::new()),
             config,
             authority,
             store,

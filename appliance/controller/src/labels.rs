@@ -68,6 +68,18 @@ impl std::fmt::Display for Labels {
 }
 
 impl Labels {
+    /// All that an initiator may ever offer.
+    pub fn half(initiator: &Name, peer: &Name) -> Self {
+        Self::default().offer(&BTreeSet::new(), initiator, peer)
+    }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+    /// Whether this one is among them.
+    pub fn has(&self, label: u16) -> bool {
+        self.0.contains(&label)
+    }
     /// What an initiator offers of these: those that are not used, and are of its half.
     pub fn offer(&self, used: &BTreeSet<u16>, initiator: &Name, peer: &Name) -> Self {
         let odd = u16::from(initiator > peer);

@@ -115,8 +115,20 @@ async fn check(context: &Context) -> Outcome {
         "the switches differ from what is wanted in {}",
         count(differences.len(), "rule")
     ))
-    .or_next("the controller makes it good every 10 s: look again, and see its log when it stays")
+    .or_next(remedy(&differences))
     .showing(text))
+}
+
+/// What to do about the worst of them.
+fn remedy(differences: &[Difference]) -> &'static str {
+    let any = |kind: &str| differences.iter().any(|difference| difference.kind == kind);
+    if any("unreachable") {
+        "look at the switches that are away, and at their way to the controller (vdnd's log says why)"
+    } else if any("foreign") {
+        "rules of somebody else stay until he takes them away: find who programs the switch (fail_mode=secure on an Open vSwitch)"
+    } else {
+        "the controller makes it good every 10 s: look again, and see its log when it stays"
+    }
 }
 
 async fn certify(args: &CertifyArgs, context: &Context) -> Outcome {

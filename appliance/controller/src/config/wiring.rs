@@ -2,9 +2,12 @@
 //! site wired them.
 
 use super::fields;
-use crate::fabric::{
-    Border,
-    network::{Cable, Network, Place, Switch},
+use crate::{
+    auth,
+    fabric::{
+        Border,
+        network::{Cable, Network, Place, Switch},
+    },
 };
 use dtn_api::{IfName, Name, Rate, layered::Reader};
 use std::{
@@ -61,7 +64,7 @@ fn openflow(reader: &mut Reader<'_>, borders: &[Border]) -> Option<FabricConfig>
     );
     let plain = reader.flag("fabric.plain").unwrap_or(false);
     let switches = (0..reader.tables("switch"))
-        .filter_map(|n| switch(reader, n))
+        .filter_map(|n| switch(reader, n, borders))
         .collect::<Vec<_>>();
     if reader.tables("switch") == 0 {
         let why = "the fabric openflow needs the switches that may connect: add [[switch]] tables";
@@ -121,11 +124,26 @@ impl Wiring {
     }
 }
 
-fn switch(reader: &mut Reader<'_>, n: usize) -> Option<Switch> {
+fn switch(reader: &mut Reader<'_>, n: usize, borders: &[Border]) -> Option<Switch> {
     let at = |field: &str| format!("switch[{n}].{field}");
     reader.known(&format!("switch[{n}]"), fields("switch"));
     let name = reader.parse::<Name>(&at("name"));
     reader.missing(&at("name"), "name the switch, as \"edge1\"");
+    if name.as_ref().is_some_and(auth::reserved_name) {
+        reader.error(
+            &at("name"),
+            "stands for something else: choose another".into(),
+        );
+    }
+    if borders
+        .iter()
+        .any(|border| Some(&border.name) == name.as_ref())
+    {
+        reader.error(
+            &at("name"),
+            "is a border link's name: choose another".into(),
+        );
+    }
     let text = reader.text(&at("datapath-id"));
     reader.missing(
         &at("datapath-id"),
@@ -162,12 +180,12 @@ fn cables(reader: &mut Reader<'_>, wiring: &mut Wiring) -> Vec<Cable> {
             reader.error(&at("capacity"), "must be above 0bit".into());
         }
         let mtu = super::mtu(reader, &at("mtu"));
+        for end in ends.iter().flatten() {
+            wiring.take(reader, &at("ends"), end);
+        }
         let (Some(ends), Some(capacity), Some(mtu)) = (ends, capacity, mtu) else {
             continue;
         };
-        for end in &ends {
-            wiring.take(reader, &at("ends"), end);
-        }
         let [a, b] = [&ends[0].switch, &ends[1].switch];
         let same = |cable: &Cable| {
             let [c, d] = [&cable.ends[0].switch, &cable.ends[1].switch];
@@ -235,4 +253,90 @@ fn ports(reader: &mut Reader<'_>, wiring: &mut Wiring) -> BTreeMap<String, Place
         }
     }
     ports
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::check_file;
+
+    fn problems(text: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("vdnd.toml");
+        std::fs::write(&file, text).unwrap();
+        check_file(&file)
+            .unwrap()
+            .iter()
+            .map(|p| format!("{}: {}", p.path, p.why))
+            .collect()
+    }
+
+    #[test]
+    fn a_wiring_that_cannot_be_is_told_whole() {
+        let told = problems(
+            r#"version = 1
+fabric = { kind = "openflow", plain = "yes", port = 1 }
+[domain]
+name = "a"
+[listen]
+address = "192.0.2.1:1"
+[addresses]
+ipv4 = "10.0.0.0/16"
+[[switch]]
+name = "s1"
+datapath-id = "0000000000000001"
+[[switch]]
+name = "site-switch"
+datapath-id = "1"
+[[switch]]
+name = "s2"
+datapath-id = "0000000000000002"
+[[switch]]
+name = "s2"
+datapath-id = "00:00:00:00:00:00:00:02"
+[[cable]]
+ends = "s2/1 s9/1"
+capacity = "0bit"
+mtu = 1
+[[cable]]
+ends = "s2/1"
+capacity = "1Gbit"
+[[cable]]
+ends = "s2/2 s2/3"
+capacity = "1Gbit"
+[[port]]
+nic = "data0"
+at = "s2/2"
+[[border]]
+name = "s1"
+peer-domain = "b"
+capacity = "1Gbit"
+labels = "1-5"
+"#,
+        );
+        for field in [
+            "fabric.port",
+            "fabric.plain",
+            "fabric.listen",
+            "switch[0].name",
+            "switch[1].name",
+            "switch[1].datapath-id",
+            "switch[3].name",
+            "switch[3].datapath-id",
+            "cable[0].ends",
+            "cable[0].capacity",
+            "cable[0].mtu",
+            "cable[1].ends",
+            "cable[2].ends",
+            "port[0].nic",
+            "port[0].at",
+            "border[0].labels",
+            "border[0].at",
+        ] {
+            let prefix = format!("{field}: ");
+            assert!(
+                told.iter().any(|line| line.starts_with(&prefix)),
+                "{field} is not in {told:#?}"
+            );
+        }
+    }
 }

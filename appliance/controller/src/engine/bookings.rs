@@ -166,9 +166,14 @@ impl Engine {
 
     /// The booking with its data plane as it follows from what was reported.
     pub(super) fn observed(&self, state: &State, booking: Booking, now: Timestamp) -> Booking {
-        let verdict = self
+        let mut verdict = self
             .fabric
             .verify(&booking.slice, &state.hosts, &booking.reports);
+        if verdict.enforced
+            && let Some(why) = self.untold(state, &booking)
+        {
+            (verdict.enforced, verdict.reason) = (false, why);
+        }
         let silent = self.silent_peer(state, booking.slice.stitch, now);
         let silent = silent.as_ref().map(Name::as_str);
         slices::observe(&booking, &verdict, silent, now).unwrap_or(booking)

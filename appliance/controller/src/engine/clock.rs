@@ -95,15 +95,25 @@ pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
 impl Engine {
     /// One look at the time.
     pub(crate) async fn age(&self) -> Result<(), Problem> {
+        let happened = {
+            let mut unwritten = self.unwritten.lock().unwrap_or_else(|e| e.into_inner());
+            unwritten.extend(self.fabric.happened());
+            unwritten.clone()
+        };
+        let written = happened.len();
         self.decide(&Principal::Itself, |state, now| {
             let mut decision = Decision::only(());
             self.age_slices(state, now, &mut decision);
             age_leases(state, now, &mut decision);
             forget(state, now, &mut decision);
-            decision.events.extend(self.fabric.happened());
+            decision.events.extend(happened);
             Ok(decision)
         })
-        .await
+        .await?;
+        // only what is durable is forgotten
+        let mut unwritten = self.unwritten.lock().unwrap_or_else(|e| e.into_inner());
+        unwritten.drain(..written);
+        Ok(())
     }
 
     fn age_slices(&self, state: &State, now: Timestamp, decision: &mut Decision<()>) {

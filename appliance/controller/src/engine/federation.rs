@@ -4,7 +4,9 @@ use super::{Decision, Engine, bookings::not_federated, not_found};
 use crate::{
     admission::{Share, later_by},
     auth::Principal,
-    authority, document, failpoint,
+    authority, document,
+    fabric::edge::SITE_SWITCH,
+    failpoint,
     invitations::{self, InvitationRow, Redeemed, Use, sha256},
     state::{Change, PeerRow, State},
 };
@@ -286,9 +288,13 @@ impl Engine {
                 .max_rate(&[share], Class::Guaranteed, &window, None)
                 .0
         };
-        let switch = crate::fabric::edge::SITE_SWITCH;
         let border_links = self.config.borders.iter().map(|border| {
             let name = border.name.as_str();
+            let place = border
+                .at
+                .as_ref()
+                .filter(|_| self.fabric.network().is_some());
+            let switch = place.map_or(SITE_SWITCH, |place| place.switch.as_str());
             BorderLink {
                 id: border.name.clone(),
                 peer_domain: border.peer_domain.clone(),

@@ -3,7 +3,10 @@
 use super::{Decision, Engine, not_found};
 use crate::{
     auth::{self, Principal},
-    fabric::edge::SITE_SWITCH,
+    fabric::{
+        edge::SITE_SWITCH,
+        network::{Network, PortRef},
+    },
     state::{Change, State},
 };
 use dtn_api::{
@@ -57,6 +60,10 @@ impl Engine {
                 .clone()
                 .or_else(|| before.map(|host| host.location.clone()))
                 .unwrap_or_else(|| free_port(state));
+            let location = match self.fabric.network() {
+                None => location,
+                Some(network) => plugged_in(network, &spec),
+            };
             let host = Host {
                 id: id.clone(),
                 location,
@@ -95,6 +102,18 @@ impl Engine {
                 .ok_or_else(|| not_found("host", id))
         })
         .await
+    }
+}
+
+/// Where the site's wiring has a NIC. One that is not in it is nowhere, and no path leads to it.
+fn plugged_in(network: &Network, spec: &HostSpec) -> Location {
+    let place = network.ports.get(&format!("{}/{}", spec.node, spec.nic));
+    Location {
+        device: place.map_or_else(String::new, |place| place.switch.to_string()),
+        port: match place.map(|place| &place.port) {
+            Some(PortRef::Number(number)) => *number,
+            Some(PortRef::Name(_)) | None => 0,
+        },
     }
 }
 

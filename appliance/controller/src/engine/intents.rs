@@ -19,7 +19,10 @@ use dtn_api::{
     lease::LeaseState,
 };
 use jiff::Timestamp;
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 impl Engine {
     /// A certificate for a switch of the configuration.
@@ -53,12 +56,31 @@ impl Engine {
             return;
         };
         let wanted = self.look(|state, now| intents(state, network, now)).await;
-        let mut told = self.told.lock().await;
+        let mut told = lock(&self.told);
         if told.as_ref() != Some(&wanted) {
             *told = Some(wanted.clone());
+            drop(told);
             self.fabric.intend(wanted);
         }
     }
+    /// Why the switches cannot have been told of a slice as it is now; `None` when they were.
+    pub(super) fn untold(&self, state: &State, booking: &Booking) -> Option<String> {
+        let network = self.fabric.network()?;
+        let wish = wish(state, network, booking);
+        if let Some(lack) = wish.lacks.into_iter().next() {
+            return Some(lack);
+        }
+        let told = lock(&self.told);
+        let same = told
+            .iter()
+            .flatten()
+            .any(|one| Some(one) == wish.intent.as_ref());
+        (!same).then(|| "the switches are being told of it".to_owned())
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Every slice that carries traffic now, with the interfaces that hold a lease in it.
@@ -67,73 +89,124 @@ fn intents(state: &State, network: &Network, now: Timestamp) -> Vec<Intent> {
         .bookings
         .values()
         .filter(|booking| booking.slice.carries_at(now))
-        .filter_map(|booking| intent(state, network, booking))
+        .filter_map(|booking| wish(state, network, booking).intent)
         .collect()
 }
 
-fn intent(state: &State, network: &Network, booking: &Booking) -> Option<Intent> {
+/// What a slice needs of the switches, and what of it cannot be said to them.
+struct Wish {
+    intent: Option<Intent>,
+    lacks: Vec<String>,
+}
+
+fn wish(state: &State, network: &Network, booking: &Booking) -> Wish {
     let (slice, spec) = (&booking.slice, &booking.slice.spec);
+    let mut lacks = Vec::new();
     let nics: Vec<&Host> = spec
         .members
         .iter()
         .filter_map(|member| state.hosts.get(member.host.as_ref()?))
         .filter(|host| host.spec.kind == HostKind::Nic)
         .collect();
-    let mut members: Vec<Attached> = state
-        .leases_of(slice.id)
-        .into_iter()
-        .filter(|row| row.lease.state == LeaseState::Bound)
-        .filter_map(|row| {
-            Some(Attached {
+    let mut members = Vec::new();
+    for row in state.leases_of(slice.id) {
+        if row.lease.state != LeaseState::Bound {
+            continue;
+        }
+        match place(network, &nics, row) {
+            Ok(at) => members.push(Attached {
                 mac: row.lease.mac,
                 ips: row.lease.ips.iter().map(|net| net.addr()).collect(),
-                at: place(network, &nics, row)?.clone(),
-            })
-        })
-        .collect();
+                at: at.clone(),
+            }),
+            Err(why) => lacks.push(format!("{} cannot send: {why}", row.lease.client_id)),
+        }
+    }
     members.sort();
-    let border = spec.members.iter().find_map(|member| {
-        let link = member.border_link.as_ref()?;
-        let at = network
-            .borders
-            .iter()
-            .find(|border| border.name == *link)?
-            .at
-            .clone()?;
-        let label = state.stitches.get(&slice.stitch?)?.stitch.label?;
-        Some(BorderEnd {
-            link: link.clone(),
-            at,
-            label,
-        })
+    let link = spec.members.iter().find_map(|m| m.border_link.as_ref());
+    let border = link.and_then(|link| match border(state, network, booking, link) {
+        Ok(border) => Some(border),
+        Err(why) => {
+            lacks.push(why);
+            None
+        }
     });
-    Some(Intent {
+    if booking.tag.is_none() {
+        lacks.push(
+            "it was booked when the domain had no switches: end it and reserve it again".into(),
+        );
+    }
+    let intent = booking.tag.map(|tag| Intent {
         slice: slice.id,
         name: spec.name.clone(),
-        tag: booking.tag?,
+        tag,
         class: spec.qos.class,
         rate_bps: spec.qos.rate_bps,
         burst_ms: spec.qos.burst_ms,
         members,
         border,
         cables: cables(network, booking),
+    });
+    Wish { intent, lacks }
+}
+
+/// Where a slice leaves the domain.
+fn border(
+    state: &State,
+    network: &Network,
+    booking: &Booking,
+    link: &Name,
+) -> Result<BorderEnd, String> {
+    let known = network.borders.iter().find(|border| border.name == *link);
+    let at = known.and_then(|border| border.at.clone()).ok_or_else(|| {
+        format!("border link {link} has no port: write at = \"SWITCH/PORT\" in its [[border]] of vdnd.toml")
+    })?;
+    let stitch = booking.slice.stitch.and_then(|id| state.stitches.get(&id));
+    let label = match stitch {
+        None => Err(format!(
+            "it has no VLAN on border link {link}, since no other domain is in it: ask for it as a stitch"
+        )),
+        Some(row) => row.stitch.label.ok_or_else(|| {
+            format!(
+                "domain {} has agreed on no VLAN on border link {link}: its controller is older, or the stitch is; reserve it again",
+                row.stitch.peer
+            )
+        }),
+    }?;
+    Ok(BorderEnd {
+        link: link.clone(),
+        at,
+        label,
     })
 }
 
 /// Where a lease's interface enters the fabric: at the port of the NIC that it is, or of the only
 /// NIC of its node that is in the slice.
-fn place<'a>(network: &'a Network, nics: &[&Host], row: &LeaseRow) -> Option<&'a Place> {
+fn place<'a>(network: &'a Network, nics: &[&Host], row: &LeaseRow) -> Result<&'a Place, String> {
     let own = HostId::untagged(row.lease.mac);
-    if let Some(whole) = nics.iter().find(|nic| nic.id == own) {
-        return network.place(whole);
-    }
-    let mut of_node = nics
-        .iter()
-        .filter(|nic| Some(&nic.spec.node) == row.node.as_ref());
-    match (of_node.next(), of_node.next()) {
-        (Some(only), None) => network.place(only),
-        _ => None,
-    }
+    let of_node = || {
+        let mut found = nics
+            .iter()
+            .filter(|nic| Some(&nic.spec.node) == row.node.as_ref());
+        match (found.next(), found.next()) {
+            (Some(only), None) => Ok(*only),
+            (None, _) => Err("its node has no NIC in the slice".to_owned()),
+            (Some(_), Some(_)) => Err(
+                "its node has several NICs in the slice, and it is none of them: use one NIC per node"
+                    .to_owned(),
+            ),
+        }
+    };
+    let nic = match nics.iter().find(|nic| nic.id == own) {
+        Some(whole) => *whole,
+        None => of_node()?,
+    };
+    network.place(nic).ok_or_else(|| {
+        format!(
+            "where {}/{} is plugged in is not known: add a [[port]] to vdnd.toml",
+            nic.spec.node, nic.spec.nic
+        )
+    })
 }
 
 /// The cables among the links that the slice is booked on.

@@ -42,6 +42,15 @@ impl Engine {
         spec: StitchSpec,
     ) -> Result<Answered<Stitch>, Problem> {
         let (border, peer, _) = self.far_end(&spec.remote).await?;
+        let offer = self
+            .look(|state, _| {
+                let used = labels_in_use(state, &border.name);
+                border.labels.offer(&used, &self.config.domain, &peer)
+            })
+            .await;
+        if offer.is_empty() {
+            return Err(no_label(&border.name));
+        }
         let (row, mut far, replayed) = self.propose(who, once, &spec, &border, &peer).await?;
         if replayed {
             return Ok(Answered {
@@ -52,13 +61,9 @@ impl Engine {
         failpoint::reach("held-here").await;
         let id = row.stitch.id;
         let mut taken = Vec::new();
-        let labels = self
-            .look(|state, _| {
-                let used = labels_in_use(state, &border.name);
-                border.labels.offer(&used, &self.config.domain, &peer)
-            })
-            .await
-            .to_string();
+        // what goes without saying is not said: a controller that knows no labels takes the rest
+        let all = Labels::half(&self.config.domain, &peer);
+        let labels = (offer != all).then(|| offer.to_string());
         let told: Result<Stitch, Problem> = loop {
             let proposal = StitchProposal {
                 stitch_id: id,
@@ -69,7 +74,7 @@ impl Engine {
                 schedule: spec.schedule,
                 border_link: border.peer_ref.clone(),
                 endpoint: spec.remote.endpoint.clone(),
-                labels: Some(labels.clone()),
+                labels: labels.clone(),
                 addressing: far.clone(),
                 hold_seconds: spec.hold_seconds,
                 now: Timestamp::now(),
@@ -98,6 +103,19 @@ impl Engine {
         };
         failpoint::reach("held-there").await;
         match told {
+            Ok(Stitch {
+                label: Some(label), ..
+            }) if !offer.has(label) => {
+                let problem = Problem::new(
+                    Kind::BackendError,
+                    format!(
+                        "domain {peer} chose VLAN {label} on border link {}, which was not offered",
+                        border.name
+                    ),
+                );
+                self.give_up(who, id, &problem, true).await?;
+                Err(problem)
+            }
             Ok(theirs) => {
                 let held = self
                     .change_stitch(who, id, |row, _, _| {
@@ -276,7 +294,7 @@ impl Engine {
                     format!("no link {} leads to you", proposal.border_link),
                 )
             })?;
-            let label = label(state, border, &proposal)?;
+            let label = label(state, border, &self.config.domain, &proposal)?;
             let host = offered(state, proposal.endpoint.as_deref())?;
             let own = SliceSpec {
                 name: proposal.name.clone(),
@@ -326,10 +344,11 @@ fn labels_in_use(state: &State, border: &Name) -> BTreeSet<u16> {
 fn label(
     state: &State,
     border: &Border,
+    own: &Name,
     proposal: &StitchProposal,
 ) -> Result<Option<u16>, Problem> {
     let offered = match &proposal.labels {
-        None => Labels::default(),
+        None => Labels::half(&proposal.initiator, own),
         Some(text) => text.parse().map_err(|why| {
             Problem::new(Kind::InvalidRequest, "the proposal is not valid").at("/labels", why)
         })?,
@@ -337,15 +356,17 @@ fn label(
     let used = labels_in_use(state, &border.name);
     match border.labels.choose(&offered, &used) {
         Some(label) => Ok(Some(label)),
-        None => Err(Problem::new(
-            Kind::PoolExhausted,
-            format!(
-                "no VLAN is free on both sides of border link {}: end a slice, or allow more (labels of [[border]] in vdnd.toml)",
-                border.name
-            ),
-        )
-        .at("/labels", "none of these is free here")),
+        None => Err(no_label(&border.name).at("/labels", "none of these is free here")),
     }
+}
+
+fn no_label(border: &Name) -> Problem {
+    Problem::new(
+        Kind::PoolExhausted,
+        format!(
+            "no VLAN is free on both sides of border link {border} for this direction: end a slice, or allow more (labels of [[border]] in vdnd.toml)"
+        ),
+    )
 }
 
 /// The host at this end: the one that is named, or the only one that is offered.
