@@ -9,6 +9,7 @@ use crate::{
     fabric::{
         Fabric,
         edge::Edge,
+        onos::{self, Onos, OnosConfig},
         openflow::{self, OpenFlow},
     },
     routes,
@@ -97,7 +98,7 @@ pub async fn start(
         Timestamp::now(),
     )?;
     let store = Arc::new(Embedded::open(&state.join("store.redb"))?);
-    let fabric = fabric(&config, &authority, stop.clone()).await?;
+    let fabric = fabric(&config, &authority, &state, stop.clone()).await?;
     let engine = Arc::new(Engine::start(config, authority, store, fabric).await?);
     let unix =
         listen_unix(&socket).with_context(|| format!("listening on {}", socket.display()))?;
@@ -150,6 +151,7 @@ pub async fn start(
 async fn fabric(
     config: &Config,
     authority: &Authority,
+    state: &Path,
     stop: CancellationToken,
 ) -> anyhow::Result<Arc<dyn Fabric>> {
     match &config.fabric {
@@ -171,6 +173,25 @@ async fn fabric(
                 tls,
             };
             let fabric = OpenFlow::start(network.clone(), listen, stop).await?;
+            Ok(fabric)
+        }
+        FabricConfig::Onos {
+            url,
+            credentials_file,
+            app_id,
+            plain,
+            ca_file,
+            network,
+        } => {
+            let onos = OnosConfig {
+                url: url.clone(),
+                credentials_file: credentials_file.clone(),
+                app_id: app_id.clone(),
+                owner: onos::instance(state, &config.domain)?,
+                plain: *plain,
+                ca_file: ca_file.clone(),
+            };
+            let fabric = Onos::start(network.clone(), onos, stop).await?;
             Ok(fabric)
         }
     }

@@ -13,6 +13,7 @@ use dtn_api::{IfName, Name, Rate, layered::Reader};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    path::PathBuf,
 };
 
 /// What enforces slices.
@@ -29,7 +30,25 @@ pub enum FabricConfig {
         /// The switches and their wiring.
         network: Network,
     },
+    /// Switches that an ONOS programs for this controller.
+    Onos {
+        /// `http://HOST:8181`.
+        url: String,
+        /// File with `USER:PASSWORD`.
+        credentials_file: PathBuf,
+        /// Name of the application that the rules belong to in ONOS.
+        app_id: String,
+        /// Whether the password may cross a network without TLS.
+        plain: bool,
+        /// Authority of ONOS's certificate, for https.
+        ca_file: Option<PathBuf>,
+        /// The switches and their wiring.
+        network: Network,
+    },
 }
+
+/// The application's name in ONOS when none is given.
+const APP_ID: &str = "org.dtn.vdn";
 
 /// Reads the fabric and its wiring. Borders are read before.
 pub(super) fn read(reader: &mut Reader<'_>, borders: &[Border]) -> Option<FabricConfig> {
@@ -39,17 +58,18 @@ pub(super) fn read(reader: &mut Reader<'_>, borders: &[Border]) -> Option<Fabric
         "edge" => {
             for table in ["switch", "cable", "port"] {
                 if reader.tables(table) > 0 {
-                    let why = "is not used by the fabric edge: write kind = \"openflow\" below [fabric], or take it away";
+                    let why = "is not used by the fabric edge: write kind = \"openflow\" or \"onos\" below [fabric], or take it away";
                     reader.warning(table, why.into());
                 }
             }
             Some(FabricConfig::Edge)
         }
         "openflow" => openflow(reader, borders),
+        "onos" => onos(reader, borders),
         other => {
             reader.error(
                 "fabric.kind",
-                format!("{other:?} is no fabric of this build: write edge or openflow"),
+                format!("{other:?} is no fabric of this build: write edge, openflow or onos"),
             );
             None
         }
@@ -63,11 +83,56 @@ fn openflow(reader: &mut Reader<'_>, borders: &[Border]) -> Option<FabricConfig>
         "write ADDRESS:PORT where switches connect, as \"192.0.2.10:6653\"",
     );
     let plain = reader.flag("fabric.plain").unwrap_or(false);
+    let network = network(reader, borders);
+    Some(FabricConfig::OpenFlow {
+        listen: listen?,
+        plain,
+        network,
+    })
+}
+
+fn onos(reader: &mut Reader<'_>, borders: &[Border]) -> Option<FabricConfig> {
+    let url = reader.text("fabric.url");
+    reader.missing(
+        "fabric.url",
+        "write where ONOS serves REST, as \"http://127.0.0.1:8181\"",
+    );
+    let credentials = reader.text("fabric.credentials-file").map(PathBuf::from);
+    reader.missing(
+        "fabric.credentials-file",
+        "name a file of mode 0600 with one line USER:PASSWORD",
+    );
+    let ca_file = reader.text("fabric.ca-file").map(PathBuf::from);
+    for (field, file) in [
+        ("fabric.credentials-file", &credentials),
+        ("fabric.ca-file", &ca_file),
+    ] {
+        if file.as_ref().is_some_and(|file| !file.is_absolute()) {
+            reader.error(field, "must be an absolute path".into());
+        }
+    }
+    let app_id = reader
+        .text("fabric.app-id")
+        .unwrap_or_else(|| APP_ID.into());
+    let plain = reader.flag("fabric.plain").unwrap_or(false);
+    let network = network(reader, borders);
+    Some(FabricConfig::Onos {
+        url: url?,
+        credentials_file: credentials?,
+        app_id,
+        plain,
+        ca_file,
+        network,
+    })
+}
+
+/// The switches and their wiring.
+fn network(reader: &mut Reader<'_>, borders: &[Border]) -> Network {
     let switches = (0..reader.tables("switch"))
         .filter_map(|n| switch(reader, n, borders))
         .collect::<Vec<_>>();
     if reader.tables("switch") == 0 {
-        let why = "the fabric openflow needs the switches that may connect: add [[switch]] tables";
+        let why = "this fabric needs the switches that it is made of: add [[switch]] tables";
         reader.error("switch", why.into());
     }
     for (n, one) in switches.iter().enumerate() {
@@ -95,16 +160,12 @@ fn openflow(reader: &mut Reader<'_>, borders: &[Border]) -> Option<FabricConfig>
             Some(place) => wiring.take(reader, &path, place),
         }
     }
-    Some(FabricConfig::OpenFlow {
-        listen: listen?,
-        plain,
-        network: Network {
-            switches,
-            cables,
-            ports,
-            borders: borders.to_vec(),
-        },
-    })
+    Network {
+        switches,
+        cables,
+        ports,
+        borders: borders.to_vec(),
+    }
 }
 
 /// Which ports are spoken for.
@@ -320,8 +381,8 @@ labels = "1-5"
             "switch[0].name",
             "switch[1].name",
             "switch[1].datapath-id",
-            "switch[3].name",
-            "switch[3].datapath-id",
+            "switch[2].name",
+            "switch[2].datapath-id",
             "cable[0].ends",
             "cable[0].capacity",
             "cable[0].mtu",
