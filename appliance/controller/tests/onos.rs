@@ -231,6 +231,23 @@ async fn cases() {
     programmed(&fabric, &wanted).await;
     until("they talk", || talk(&a, &b)).await;
 
+    // the core starts again and has forgotten everything
+    if let Ok(command) = std::env::var("DTN_ONOS_RESTART") {
+        let restart = std::process::Command::new("sh")
+            .args(["-c", &command])
+            .status();
+        assert!(restart.unwrap().success());
+        until("it is seen", || fabric.trouble().is_some()).await;
+        let began = Instant::now();
+        while fabric.trouble().is_some() && began.elapsed() < 2 * LONG {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        println!("ONOS is back after {:?}", began.elapsed());
+        programmed(&fabric, &wanted).await;
+        until("they talk", || talk(&a, &b)).await;
+        assert_eq!(fabric.check().await, []);
+    }
+
     fabric.intend(Vec::new());
     until("the switches are empty", || {
         TWO.iter().all(|name| held(&rig, name) == 0)

@@ -208,6 +208,11 @@ impl Work<'_> {
             |device: &String, id: u32| self.survey.meters.contains_key(&(device.clone(), id));
         memory.ours.retain(|(device, id)| there(device, *id));
         memory.made.retain(|(device, _), id| there(device, *id));
+        // one whose member left before any rule had it
+        let made = memory.made.iter();
+        memory
+            .ours
+            .extend(made.map(|((device, _), id)| (device.clone(), *id)));
     }
     fn say(&mut self, switch: &str, kind: &str, slice: Option<Uuid>, what: String) {
         self.plan.differences.push(Difference {

@@ -104,7 +104,18 @@ fn who_leaves_is_shut_out_first_and_the_meter_goes_when_no_rule_has_it() {
     survey.flows.clear();
     let plan = at(&survey, &mut memory, &[], Instant::now());
     assert_eq!(plan.retire.len(), 1);
-    // never a meter that no rule of ours has had
+    // nor is one lost that no rule has had yet
+    let mut memory = Memory::default();
+    let key = GuardKey {
+        tag: 9,
+        mac: MacAddress::new([2; 6]),
+    };
+    memory.made.insert((device(1), key), 4);
+    assert_eq!(
+        at(&survey, &mut memory, &[], Instant::now()).retire.len(),
+        1
+    );
+    // never a meter that is not known to be ours
     let plan = at(&survey, &mut Memory::default(), &[], Instant::now());
     assert!(plan.retire.is_empty());
 }
