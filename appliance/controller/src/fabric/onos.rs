@@ -4,11 +4,12 @@
 //! ONOS takes a wish at once and says later, or never, whether a switch has it. So one task
 //! ([`pass`]) reads all that ONOS has ([`survey`]), works out what may be done now ([`plan`], with
 //! the rules in ONOS's words from [`rules`] and the members as its [`hosts`]), does it
-//! ([`client`]), and looks again until nothing is left, then every ten seconds.
+//! ([`apply`], [`client`]), and looks again until nothing is left, then every ten seconds.
 //!
 //! The rules of an application belong to one controller. A mark among them, a rule that no frame
 //! meets, says to whom; a controller that finds another's mark does nothing and says so.
 
+mod apply;
 mod client;
 mod hosts;
 mod pass;

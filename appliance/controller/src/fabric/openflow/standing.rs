@@ -98,7 +98,7 @@ pub(in crate::fabric) fn refusal(
     if spec.qos.mode == Mode::Aggregate {
         let why = "every sender has a guard of its own at its own switch, so a total over several \
                    senders cannot be kept: ask for mode pair or hose";
-        let at = "aggregate is not enforced by the fabric openflow";
+        let at = "aggregate is not enforced by switches";
         return Some(refused(why.to_owned()).at("/qos/mode", at));
     }
     if spec.qos.class == Class::BestEffort {
