@@ -9,7 +9,7 @@ use uuid::Uuid;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FabricStatus {
-    /// `edge` or `openflow`.
+    /// `edge`, `openflow` or `onos`.
     pub kind: String,
     /// What it needs and does not have; absent when it is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
