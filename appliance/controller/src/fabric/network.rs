@@ -18,6 +18,14 @@ pub enum PortRef {
     /// By number.
     Number(u32),
 }
+impl fmt::Display for PortRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Number(number) => write!(f, "{number}"),
+        }
+    }
+}
 
 /// A port of the fabric, written `SWITCH/PORT`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -29,10 +37,7 @@ pub struct Place {
 }
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.port {
-            PortRef::Name(name) => write!(f, "{}/{name}", self.switch),
-            PortRef::Number(number) => write!(f, "{}/{number}", self.switch),
-        }
+        write!(f, "{}/{}", self.switch, self.port)
     }
 }
 /// Longest name of a port (OFP_MAX_PORT_NAME_LEN of 16 with its end, OpenFlow 1.3.5 §7.2.1).

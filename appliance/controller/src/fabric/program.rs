@@ -188,6 +188,8 @@ pub struct Program {
     pub groups: BTreeMap<u32, GroupSpec>,
     /// The guards of the members that are at this switch.
     pub guards: BTreeMap<GuardKey, Guard>,
+    /// The switch's ports of cables and borders, as they are written; no member is at one of them.
+    pub trunks: BTreeSet<PortRef>,
 }
 
 /// Why a slice is not programmed, or not wholly.

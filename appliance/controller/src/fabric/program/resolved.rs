@@ -1,6 +1,8 @@
 //! A program with the numbers that only a connected switch has: ports and meters.
 
-use super::{FORWARD, GuardKey, MeterSpec, Program, Refusal, Rule, Then, cookie, frames::DOT1Q};
+use super::{
+    FORWARD, GuardKey, MeterSpec, Program, Purpose, Refusal, Rule, Then, cookie, frames::DOT1Q,
+};
 use crate::fabric::network::PortRef;
 use dtn_openflow::{
     Action, Bucket, Field, FlowCommand, FlowMod, Instruction, Match, Message, VLAN_PRESENT,
@@ -97,24 +99,58 @@ impl FlowId {
 struct NoPort<'a>(&'a PortRef);
 impl fmt::Display for NoPort<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            PortRef::Name(name) => write!(f, "the switch has no port {name}"),
-            PortRef::Number(number) => write!(f, "the switch has no port {number}"),
-        }
+        write!(f, "the switch has no port {}", self.0)
     }
 }
 
-struct Ports<'a>(&'a BTreeMap<String, u32>);
-impl Ports<'_> {
-    fn number<'a>(&self, port: &'a PortRef) -> Result<u32, NoPort<'a>> {
-        let number = match port {
-            PortRef::Name(name) => self.0.get(name),
-            PortRef::Number(number) => self.0.values().find(|have| *have == number),
-        };
-        number.copied().ok_or(NoPort(port))
+/// What a port is used for. The same port may be written by its name and by its number, which can
+/// be told only here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// Members are there, without VLAN.
+    Member,
+    /// A cable or a border is there, and slices are told apart by their VLANs.
+    Trunk,
+}
+
+struct Ports<'a> {
+    numbers: &'a BTreeMap<String, u32>,
+    /// How each port of a cable or a border is written.
+    trunks: BTreeMap<u32, Vec<&'a PortRef>>,
+}
+impl<'a> Ports<'a> {
+    fn of(numbers: &'a BTreeMap<String, u32>, program: &'a Program) -> Self {
+        let mut trunks: BTreeMap<u32, Vec<&PortRef>> = BTreeMap::new();
+        for port in &program.trunks {
+            if let Ok(number) = number(numbers, port) {
+                trunks.entry(number).or_default().push(port);
+            }
+        }
+        Self { numbers, trunks }
+    }
+    fn number(&self, port: &PortRef, used: Use) -> Result<u32, String> {
+        let number = number(self.numbers, port).map_err(|e| e.to_string())?;
+        match (used, self.trunks.get(&number).map(Vec::as_slice)) {
+            (Use::Member, Some([trunk, ..])) => Err(format!(
+                "the port {port} of a member is the port {trunk} of a cable or a border (its \
+                 number is {number}): correct the [[port]]"
+            )),
+            (Use::Trunk, Some(all @ [_, _, ..])) => Err(format!(
+                "the ports {} of cables or borders are one port (its number is {number})",
+                all.iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(" and ")
+            )),
+            _ => Ok(number),
+        }
     }
     fn out(&self, exit: &super::Exit) -> Result<Vec<Action>, String> {
-        let port = self.number(&exit.port).map_err(|e| e.to_string())?;
+        let used = match exit.label {
+            None => Use::Member,
+            Some(_) => Use::Trunk,
+        };
+        let port = self.number(&exit.port, used)?;
         let mut actions = Vec::new();
         if let Some(label) = exit.label {
             let (value, mask) = (label | VLAN_PRESENT, None);
@@ -124,6 +160,14 @@ impl Ports<'_> {
         actions.push(Action::Output { port, max_len: 0 });
         Ok(actions)
     }
+}
+
+fn number<'a>(numbers: &BTreeMap<String, u32>, port: &'a PortRef) -> Result<u32, NoPort<'a>> {
+    let number = match port {
+        PortRef::Name(name) => numbers.get(name),
+        PortRef::Number(number) => numbers.values().find(|have| *have == number),
+    };
+    number.copied().ok_or(NoPort(port))
 }
 
 /// What a rule does; words instead of it when the switch lacks what it needs.
@@ -164,23 +208,29 @@ fn instructions(
 
 /// The program with the switch's port numbers, and the meters that [`super::assign`] has given.
 /// What needs a port or a meter that is not there is left out and said, with its slice; the rest of
-/// the slice works on. A frame for a member whose port is not there is dropped.
+/// the slice works on. A frame for a member whose port is not there is dropped. A member whose port
+/// is a cable's or a border's, written otherwise, is left out in the same way.
 pub fn resolve(
     program: &Program,
     ports: &BTreeMap<String, u32>,
     meters: &BTreeMap<GuardKey, u32>,
 ) -> (Resolved, Vec<Refusal>) {
-    let ports = Ports(ports);
+    let ports = Ports::of(ports, program);
     let mut resolved = Resolved::default();
     let mut refused = BTreeSet::new();
     for (key, rule) in &program.flows {
         let mut refuse = |reason: String| {
             refused.extend(rule.slice.map(|slice| Refusal { slice, reason }));
         };
-        let from = match key.from.as_ref().map(|port| ports.number(port)).transpose() {
+        let used = match rule.purpose {
+            Purpose::Arrive => Use::Trunk,
+            _ => Use::Member,
+        };
+        let from = key.from.as_ref().map(|port| ports.number(port, used));
+        let from = match from.transpose() {
             Ok(from) => from.map(Field::InPort),
             Err(reason) => {
-                refuse(reason.to_string());
+                refuse(reason);
                 continue;
             }
         };

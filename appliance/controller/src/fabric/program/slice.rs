@@ -27,6 +27,11 @@ pub fn programs(network: &Network, intents: &[Intent]) -> Programs {
             .collect(),
         refused: Vec::new(),
     };
+    for Place { switch, port } in trunks(network) {
+        if let Some(program) = all.switches.get_mut(switch) {
+            program.trunks.insert(port.clone());
+        }
+    }
     let mut taken = Taken::default();
     let mut intents: Vec<&Intent> = intents.iter().collect();
     intents.sort_by_key(|intent| intent.slice);
@@ -46,6 +51,12 @@ pub fn programs(network: &Network, intents: &[Intent]) -> Programs {
         }
     }
     all
+}
+
+/// The ports of cables and borders.
+fn trunks(network: &Network) -> impl Iterator<Item = &Place> {
+    let cables = network.cables.iter().flat_map(|cable| &cable.ends);
+    cables.chain(network.borders.iter().filter_map(|b| b.at.as_ref()))
 }
 
 /// What tells slices apart, by who has it.
@@ -77,11 +88,7 @@ impl<'a> Taken<'a> {
                 ));
             }
         }
-        let trunks: BTreeSet<&Place> = network
-            .cables
-            .iter()
-            .flat_map(|cable| &cable.ends)
-            .chain(network.borders.iter().filter_map(|b| b.at.as_ref()))
+        let trunks: BTreeSet<&Place> = trunks(network)
             .chain(intent.border.iter().map(|border| &border.at))
             .collect();
         let mut macs = BTreeSet::new();

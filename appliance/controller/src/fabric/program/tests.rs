@@ -237,3 +237,55 @@ fn two_names_of_one_port_are_one_port() {
     );
     assert_eq!(wanted[&switch(0)].meters.len(), 2);
 }
+
+/// A member at a cable's port that is written by its number would get what is in the cable.
+#[test]
+fn a_member_is_not_let_in_at_a_cable_that_is_written_otherwise() {
+    let site = Site::of(&[0]);
+    let through = site.intent(&wish(&[0, 1]));
+    let (_, number) = site.at(&place(0, "to-s1"));
+    let mut other = site.intent(&Wish {
+        slice: 2,
+        tag: 6,
+        ..wish(&[2])
+    });
+    other.members[0].at = place(0, "to-s1");
+    other.members[0].at.port = PortRef::Number(number);
+    let (alone, _) = site.wanted(std::slice::from_ref(&through), &BTreeMap::new());
+    let (wanted, refused) = site.wanted(&[through, other.clone()], &BTreeMap::new());
+    let all = refused.iter().all(|refusal| refusal.slice == other.slice);
+    assert!(all && !refused.is_empty(), "{refused:?}");
+    let why = &refused[0].reason;
+    assert!(
+        why.starts_with(&format!(
+            "the port {number} of a member is the port to-s1 of a cable or a border"
+        )),
+        "{why}"
+    );
+    let (alone, wanted) = (&alone[&switch(0)], &wanted[&switch(0)]);
+    for (id, flow) in &wanted.flows {
+        let told = text::flow(id, &flow.instructions);
+        match alone.flows.get(id) {
+            Some(before) => assert_eq!(before, flow),
+            None => assert!(!told.contains("in_port"), "{told}"),
+        }
+    }
+    let its = &wanted.groups[&(super::GROUP | 6)];
+    assert_eq!(its.buckets, []);
+}
+
+/// Two cables of which one is written by the number of the other.
+#[test]
+fn two_cables_at_one_port_are_refused() {
+    let mut site = Site::of(&[0, 0]);
+    let (_, number) = site.at(&place(0, "to-s1"));
+    let ends = site.network.cables.iter_mut().flat_map(|c| &mut c.ends);
+    let second = ends.into_iter().find(|end| **end == place(0, "to-s2"));
+    second.unwrap().port = PortRef::Number(number);
+    let (_, refused) = site.wanted(&[site.intent(&wish(&[0, 1]))], &BTreeMap::new());
+    let why = format!("the ports to-s1 and {number} of cables or borders are one port");
+    assert!(
+        refused.iter().any(|r| r.reason.starts_with(&why)),
+        "{refused:?}"
+    );
+}
