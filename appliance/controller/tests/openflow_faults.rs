@@ -16,7 +16,7 @@ use std::{
 use switch::{fabric, flow_ages, host::talk, pair, with_switches};
 use tokio_util::sync::CancellationToken;
 use vdnd::fabric::Fabric;
-use wish::{MUCH, TWO, happened, network, programmed, slice, start, until};
+use wish::{MUCH, ONE, TWO, happened, network, programmed, slice, start, until};
 
 #[test]
 fn a_switch_that_starts_again_gets_its_rules_again() {
@@ -100,6 +100,47 @@ fn what_is_changed_by_hand_is_made_good_and_told() {
         let trouble = fabric.switches()[0].trouble.clone().unwrap();
         assert!(trouble.contains("somebody else"), "{trouble}");
         assert!(rig.ofctl("dump-flows", "edge1").contains("NORMAL"));
+    });
+}
+
+#[test]
+fn a_port_that_is_down_is_said() {
+    with_switches("port_down", async |rig| {
+        let stop = CancellationToken::new();
+        let fabric = fabric(&rig, &TWO, &stop).await;
+        let (_a, b, wanted) = pair(&rig);
+        let (c, d) = (rig.host("edge1", "hc", 3), rig.host("edge1", "hd", 4));
+        let members = vec![c.member("edge1"), d.member("edge1")];
+        let other = slice(8, MUCH, members, &ONE);
+        fabric.intend(vec![wanted.clone(), other.clone()]);
+        programmed(&fabric, &[&wanted, &other]).await;
+        for switch in fabric.switches() {
+            let name = switch.name.as_str();
+            let rules = rig.ofctl("dump-flows", name).matches("cookie=").count();
+            assert_eq!(switch.rules as usize, rules, "as the switch says");
+            let meters = rig.ofctl("dump-meters", name).matches("meter=").count();
+            assert_eq!(switch.meters as usize, meters, "as the switch says");
+        }
+        b.run("ip link set eth0 down");
+        until("it is said", || {
+            let why = fabric.programmed(wanted.slice);
+            why.is_err_and(|why| why == format!("the port {} of the switch edge2 is down", b.name))
+        })
+        .await;
+        programmed(&fabric, &[&other]).await;
+        assert_eq!(fabric.check().await, [], "the rules are as they were");
+        b.run("ip link set eth0 up");
+        programmed(&fabric, &[&wanted]).await;
+        rig.ofctl("mod-port ha down", "edge1");
+        until("it is said of what was switched off", || {
+            let why = fabric.programmed(wanted.slice);
+            why.is_err_and(|why| why.contains("port ha of the switch edge1 is down"))
+        })
+        .await;
+        rig.ofctl("mod-port ha up", "edge1");
+        programmed(&fabric, &[&wanted, &other]).await;
+        assert!(talk(&c, &d));
+        assert_eq!(happened(&fabric), []);
     });
 }
 

@@ -11,9 +11,11 @@ mod frames;
 mod listener;
 mod look;
 mod reconcile;
+mod refused;
 mod session;
 pub(in crate::fabric) mod standing;
 mod switches;
+mod watch;
 
 use super::{Counters, Difference, Fabric, Intent, Verdict, edge::Edge, network::Network};
 use crate::topology::Graph;
@@ -25,6 +27,7 @@ use dtn_api::{
     slice::{Member, Slice, SliceSpec},
 };
 use futures_util::future::BoxFuture;
+use refused::Refused;
 use rustls::ServerConfig;
 pub(in crate::fabric) use session::lock;
 use standing::Standing;
@@ -38,6 +41,7 @@ use switches::Connected;
 use tokio::{net::TcpListener, sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+use watch::Passes;
 
 /// Events that are kept until they are asked for; the oldest go first.
 const EVENTS: usize = 1024;
@@ -98,18 +102,22 @@ struct State {
     switches: BTreeMap<Name, Connected>,
     /// Switches of which a second one connected, and when.
     twins: BTreeMap<Name, (Instant, String)>,
-    /// Why switches were sent away, each said once.
-    refused: BTreeSet<String>,
+    /// The switches that were sent away.
+    refused: Refused,
     /// What switches refused in the last pass: each is said once as long as it lasts.
     complaints: BTreeSet<String>,
     standings: BTreeMap<Uuid, (Intent, Standing)>,
     counters: BTreeMap<Uuid, Counters>,
     events: VecDeque<Event>,
+    passes: Passes,
 }
 
 impl State {
     /// Through how many switches a slice goes, and how far it is there.
     fn standing(&self, slice: Uuid) -> (usize, Standing) {
+        if let Some(ended) = &self.passes.ended {
+            return (0, Standing::Not(ended.clone()));
+        }
         let wanted = self.wanted.as_ref();
         let Some(wanted) = wanted.and_then(|w| w.intents.iter().find(|i| i.slice == slice)) else {
             let why = "the switches have not been told of it: nothing of it is due now";
@@ -150,8 +158,11 @@ impl OpenFlow {
             changed: Notify::new(),
         });
         let accept = listener::accept(listener, listen.tls, shared.clone(), stop.clone());
-        tokio::spawn(accept);
-        tokio::spawn(reconcile::run(shared.clone(), stop));
+        shared.watch("listening for switches", &stop, accept);
+        let passes = reconcile::run(shared.clone(), stop.clone());
+        shared.watch("programming the switches", &stop, passes);
+        let counts = reconcile::counts(shared.clone(), stop.clone());
+        shared.watch("counting in the switches", &stop, counts);
         Ok(Arc::new(Self {
             shared,
             address,
@@ -203,7 +214,7 @@ impl Fabric for OpenFlow {
         standing::verdict(senders, standing, switches)
     }
     fn trouble(&self) -> Option<String> {
-        lock(&self.shared.state).trouble(&self.shared.network)
+        lock(&self.shared.state).trouble(&self.shared.network, Instant::now())
     }
     fn network(&self) -> Option<&Network> {
         Some(&self.shared.network)
@@ -213,6 +224,7 @@ impl Fabric for OpenFlow {
         let number = state.wanted.as_ref().map_or(0, |wanted| wanted.number) + 1;
         let intents = intents.into();
         state.wanted = Some(Wanted { number, intents });
+        state.passes.wanted.get_or_insert_with(Instant::now);
         drop(state);
         self.shared.wake.notify_one();
     }

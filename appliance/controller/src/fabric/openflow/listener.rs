@@ -9,7 +9,7 @@ use super::{
 };
 use crate::auth::switch_of;
 use dtn_api::Name;
-use dtn_openflow::{Frame, Message, MultipartReply, MultipartRequest, VERSION};
+use dtn_openflow::{Features, Frame, Message, MultipartReply, MultipartRequest, VERSION};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -24,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 const CONNECTIONS: usize = 512;
 /// Longest time for the TLS handshake, and again for the one of OpenFlow.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Connections that may be asked for all that a switch has at once, before they are known: on a
+/// plain network anybody can say that it is a switch, and answer with as much as fits in ten seconds.
+const UNPROVEN: usize = 16;
 /// Pause after an accept that failed, as it does when file descriptors run out.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Bytes of a packet that a switch sends along; no rule of ours sends packets here.
@@ -37,6 +40,7 @@ pub(super) async fn accept(
 ) {
     let tls = tls.map(|tls| (TlsAcceptor::from(tls.server), tls.domain));
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let unproven = Arc::new(Semaphore::new(UNPROVEN));
     loop {
         let next = async {
             let slot = slots.clone().acquire_owned().await.ok()?;
@@ -58,6 +62,7 @@ pub(super) async fn accept(
             }
         };
         let (tls, shared, end) = (tls.clone(), shared.clone(), stop.child_token());
+        let unproven = unproven.clone();
         // no handshake is waited for here: a slow one would keep everybody out
         tokio::spawn(async move {
             // barriers are small and waited for
@@ -65,7 +70,7 @@ pub(super) async fn accept(
                 tracing::debug!("{peer}: {e}");
             }
             match tls {
-                None => connection(stream, peer, &shared, end, Proof::None).await,
+                None => connection(stream, peer, &shared, end, Proof::None(&unproven)).await,
                 Some((tls, domain)) => match timeout(HANDSHAKE, tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         let chain = stream.get_ref().1.peer_certificates();
@@ -90,9 +95,9 @@ pub(super) async fn accept(
 }
 
 /// What a connection has shown of who it is.
-enum Proof {
-    /// Nothing: the network is the switches' own.
-    None,
+enum Proof<'a> {
+    /// Nothing: the network is the switches' own. So many are worked on at once.
+    None(&'a Semaphore),
     /// That it is this switch.
     Of(Name),
 }
@@ -102,7 +107,7 @@ async fn connection<S>(
     peer: SocketAddr,
     shared: &Arc<Shared>,
     end: CancellationToken,
-    proof: Proof,
+    proof: Proof<'_>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -119,41 +124,7 @@ async fn connection<S>(
     let (read, write) = tokio::io::split(stream);
     let served = session.serve(read, write, queues, || shared.wake.notify_one());
     let lived = async {
-        let name = match timeout(HANDSHAKE, introduce(&session)).await {
-            Ok(Ok(joining)) => match (proof, shared.name_of(&joining)) {
-                (Proof::Of(proven), name) if name != Some(&proven) => {
-                    shared.refuse(format!(
-                        "a switch with the certificate of {proven} connected from {} with the \
-                         datapath id {:016x}, which is not {proven}'s, and was sent away",
-                        peer.ip(),
-                        joining.datapath_id
-                    ));
-                    None
-                }
-                _ => shared.join(joining, session.clone(), peer).await,
-            },
-            Ok(Err(failure)) => {
-                let why = format!(
-                    "what connected from {} does not answer as a switch must: {failure}",
-                    peer.ip()
-                );
-                match failure {
-                    // a switch that lacks something: its owner has to know
-                    Failure::Refused { .. } => shared.refuse(why),
-                    _ => tracing::warn!("{why}"),
-                }
-                None
-            }
-            Err(_) => {
-                shared.refuse(format!(
-                    "what connected from {} did not say who it is and what it has within {} s",
-                    peer.ip(),
-                    HANDSHAKE.as_secs()
-                ));
-                None
-            }
-        };
-        match name {
+        match introduced(&session, peer, shared, proof).await {
             Some(name) => {
                 session.until_end().await;
                 Some(name)
@@ -168,6 +139,63 @@ async fn connection<S>(
     if let Some(name) = name {
         shared.left(&name, &session, &why);
     }
+}
+
+/// Whose connection this is, once it is known and looked through; `None` when it is to be sent away.
+async fn introduced(
+    session: &Arc<Session>,
+    peer: SocketAddr,
+    shared: &Shared,
+    proof: Proof<'_>,
+) -> Option<Name> {
+    let features = in_time(features(session), None, peer, shared).await?;
+    let (proven, unproven) = match &proof {
+        Proof::Of(name) => (Some(name), None),
+        Proof::None(unproven) => (None, Some(unproven)),
+    };
+    let name = shared.judge(&features, proven, peer)?;
+    let _turn = match unproven {
+        None => None,
+        Some(unproven) => tokio::select! {
+            turn = unproven.acquire() => Some(turn.ok()?),
+            () = session.until_end() => return None,
+        },
+    };
+    let id = Some(features.datapath_id);
+    let joining = in_time(introduce(session, name, &features), id, peer, shared).await?;
+    shared.join(joining, session.clone(), peer).await
+}
+
+/// What is asked of a switch before it is known, within [`HANDSHAKE`].
+async fn in_time<T>(
+    asked: impl Future<Output = Result<T, Failure>>,
+    id: Option<u64>,
+    peer: SocketAddr,
+    shared: &Shared,
+) -> Option<T> {
+    match timeout(HANDSHAKE, asked).await {
+        Ok(Ok(answer)) => return Some(answer),
+        Ok(Err(failure)) => {
+            let why = format!(
+                "what connected from {} does not answer as a switch must: {failure}",
+                peer.ip()
+            );
+            match failure {
+                // a switch that lacks something: its owner has to know
+                Failure::Refused { .. } => shared.refuse(peer, id, why),
+                _ => tracing::warn!("{why}"),
+            }
+        }
+        Err(_) => {
+            let why = format!(
+                "what connected from {} did not say who it is and what it has within {} s",
+                peer.ip(),
+                HANDSHAKE.as_secs()
+            );
+            shared.refuse(peer, id, why);
+        }
+    }
+    None
 }
 
 /// Hello both ways (OpenFlow 1.3.5 §6.3.1). Only 1.3 is spoken; who cannot is told so.
@@ -209,13 +237,17 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), 
     }
 }
 
-/// Asks a switch who it is and what it can do.
-async fn introduce(session: &Session) -> Result<Joining, Failure> {
+/// Asks a switch who it is.
+async fn features(session: &Session) -> Result<Features, Failure> {
     let asked = "a request for its features";
-    let features = match session.ask(Message::FeaturesRequest, asked).await? {
-        Message::FeaturesReply(features) => features,
-        other => return Err(unexpected(asked, &other)),
-    };
+    match session.ask(Message::FeaturesRequest, asked).await? {
+        Message::FeaturesReply(features) => Ok(features),
+        other => Err(unexpected(asked, &other)),
+    }
+}
+
+/// Asks a switch what it has and can do.
+async fn introduce(session: &Session, name: Name, features: &Features) -> Result<Joining, Failure> {
     let config = Message::SetConfig {
         flags: 0,
         miss_send_len: MISS_SEND_LEN,
@@ -264,8 +296,8 @@ async fn introduce(session: &Session) -> Result<Joining, Failure> {
     // one that cannot do this in time would keep the others waiting at every look
     look::read(session, max_meter).await?;
     Ok(Joining {
+        name,
         datapath_id: features.datapath_id,
-        auxiliary: features.auxiliary_id,
         tables: features.n_tables,
         max_meter,
         description,

@@ -3,13 +3,19 @@
 use super::{failure::Failure, session::Session, switches::Ports};
 use crate::fabric::{
     difference::{Changes, Found, difference},
-    program::{Meter, Program, Refusal, Resolved, assign, guards_of, resolve},
+    network::PortRef,
+    program::{
+        COOKIE, COOKIE_MASK, Exit, Meter, Program, Refusal, Resolved, assign, guards_of, resolve,
+    },
 };
 use dtn_api::{Name, fabric::Counters};
 use dtn_openflow::{
     FlowStatsRequest, GroupDesc, METER_ALL, MeterConfig, MultipartReply, MultipartRequest,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use uuid::Uuid;
 
 /// What a look at a switch has shown.
@@ -20,7 +26,11 @@ pub(super) struct Look {
     pub(super) wanted: Resolved,
     /// What of the program the switch cannot have.
     pub(super) refused: Vec<Refusal>,
+    /// Which slices have a port here that is down.
+    pub(super) down: Vec<Refusal>,
     pub(super) changes: Changes,
+    /// Rules and meters of ours that it has.
+    pub(super) ours: (u64, u64),
 }
 
 /// What is looked at.
@@ -28,8 +38,8 @@ pub(super) struct Connection {
     pub(super) name: Name,
     pub(super) session: Arc<Session>,
     pub(super) max_meter: u32,
-    /// The meters of ours that it had at the last look.
-    pub(super) meters: BTreeMap<u32, Meter>,
+    /// The meters of ours that it was to have at the last look.
+    pub(super) guards: BTreeMap<u32, Meter>,
 }
 
 /// Looks at a switch and says what is to be done there.
@@ -38,11 +48,11 @@ pub(super) async fn look(
         name,
         session,
         max_meter,
-        meters: known,
+        guards: known,
     }: Connection,
     program: &Program,
 ) -> Result<Look, (Name, Arc<Session>, Failure)> {
-    let ports = session.ports();
+    let (ports, off) = session.ports();
     let (flows, meters, groups) = match read(&session, max_meter).await {
         Ok(found) => found,
         Err(failure) => return Err((name, session, failure)),
@@ -53,6 +63,11 @@ pub(super) async fn look(
         // a meter whose rules were taken away by somebody keeps its owner
         guards.entry(meter.guard).or_insert_with(|| [id].into());
     }
+    let rules = flows
+        .iter()
+        .filter(|flow| flow.cookie & COOKIE_MASK == COOKIE)
+        .count();
+    let mut of_ours: BTreeSet<u32> = guards.values().flatten().copied().collect();
     let (ids, _) = assign(&guards, &meters, &program.guards, max_meter);
     let (wanted, refused) = resolve(program, &ports, &ids);
     let found = Found {
@@ -61,14 +76,41 @@ pub(super) async fn look(
         groups: &groups,
     };
     let changes = difference(name.as_str(), &wanted, &found);
+    of_ours.extend(wanted.meters.keys());
+    let metered = meters.iter().filter(|m| of_ours.contains(&m.meter_id));
+    let ours = (rules as u64, metered.count() as u64);
+    let down = down(&name, program, &ports, &off);
     Ok(Look {
         name,
         session,
         ports,
         wanted,
         refused,
+        down,
         changes,
+        ours,
     })
+}
+
+/// The slices that leave the switch by a port that is down. The rules are as they should be, and
+/// nothing goes there.
+fn down(name: &Name, program: &Program, ports: &Ports, off: &BTreeSet<u32>) -> Vec<Refusal> {
+    let mut all = Vec::new();
+    for group in program.groups.values() {
+        for Exit { port, .. } in &group.exits {
+            let number = match port {
+                PortRef::Name(name) => ports.get(name).copied(),
+                PortRef::Number(number) => Some(*number),
+            };
+            if number.is_some_and(|number| off.contains(&number)) {
+                all.push(Refusal {
+                    slice: group.slice,
+                    reason: format!("the port {port} of the switch {name} is down"),
+                });
+            }
+        }
+    }
+    all
 }
 
 type Has = (
@@ -134,4 +176,41 @@ pub(super) async fn count(
         }
     }
     Ok(counted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fabric::program::GroupSpec;
+
+    #[test]
+    fn who_goes_by_a_port_that_is_down_is_told() {
+        let exit = |port, label| Exit { port, label };
+        let cable = exit(PortRef::Name("to-core".into()), Some(5));
+        let border = exit(PortRef::Number(2), Some(200));
+        let group = |slice, exits: &[&Exit]| GroupSpec {
+            slice: Uuid::from_u128(slice),
+            exits: exits.iter().map(|exit| (*exit).clone()).collect(),
+        };
+        let groups = [
+            (5, group(1, &[&cable])),
+            (6, group(2, &[&border])),
+            (7, group(3, &[&cable, &border])),
+        ];
+        let program = Program {
+            groups: groups.into(),
+            ..Program::default()
+        };
+        let ports = [("to-core".to_owned(), 1), ("wan".to_owned(), 2)].into();
+        let said = |off: &[u32]| {
+            let off = off.iter().copied().collect();
+            let all = down(&"edge1".parse().unwrap(), &program, &ports, &off);
+            let all = all.into_iter().map(|r| (r.slice.as_u128(), r.reason));
+            all.collect::<Vec<_>>()
+        };
+        assert_eq!(said(&[]), []);
+        let why = |port| format!("the port {port} of the switch edge1 is down");
+        assert_eq!(said(&[1]), [(1, why("to-core")), (3, why("to-core"))]);
+        assert_eq!(said(&[2, 9]), [(2, why("2")), (3, why("2"))]);
+    }
 }

@@ -8,7 +8,7 @@ use super::{
     standing::{Standing, Told, standing},
     switches::Settled,
 };
-use crate::fabric::program::{Programs, programs};
+use crate::fabric::program::{Programs, Refusal, programs};
 use dtn_api::{
     Name,
     fabric::{Counters, Difference},
@@ -21,7 +21,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -34,22 +34,36 @@ const LOOK: Duration = Duration::from_secs(10);
 const COUNT: Duration = Duration::from_secs(2);
 /// Differences of one switch that are told one by one; the rest is a number.
 const TOLD: usize = 20;
+/// Longest time for which somebody who asks for the differences waits for passes to end.
+const BUSY: Duration = Duration::from_secs(20);
 
-/// Works until `stop`.
+/// Looks and programs until `stop`.
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut looks = interval(LOOK);
-    let mut counts = interval(COUNT);
-    for timer in [&mut looks, &mut counts] {
-        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    }
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let work = async {
         loop {
             tokio::select! {
-                biased;
-                () = shared.wake.notified() => pass(&shared).await,
-                _ = looks.tick() => pass(&shared).await,
-                _ = counts.tick() => count(&shared).await,
+                () = shared.wake.notified() => {}
+                _ = looks.tick() => {}
             }
+            pass(&shared).await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Counts until `stop`: apart from [`run`], so that a switch that does not answer holds up no slice.
+pub(super) async fn counts(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut counts = interval(COUNT);
+    counts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let work = async {
+        loop {
+            counts.tick().await;
+            count(&shared).await;
         }
     };
     tokio::select! {
@@ -72,7 +86,7 @@ async fn look_at(
             name: name.clone(),
             session: switch.session.clone(),
             max_meter: switch.max_meter,
-            meters: switch.meters.clone(),
+            guards: switch.guards.clone(),
         })
         .collect();
     let looks = connected.into_iter().filter_map(|connection| {
@@ -280,13 +294,17 @@ fn note(
             others.extend(trouble.iter().map(|t| format!("{}: {t}", look.name)));
         }
         switch.trouble = trouble;
-        switch.rules = look.wanted.flows.len() as u64;
-        switch.meters = look.wanted.meters.clone();
+        (switch.rules, switch.meters) = look.ours;
+        switch.guards = look.wanted.meters.clone();
         switch.settled = look.changes.is_empty().then(|| Settled {
             number: wanted.number,
             ports: look.ports.clone(),
         });
         told.seen.insert(look.name.clone());
+        for Refusal { slice, reason } in &look.down {
+            let error = (look.name.clone(), Some(*slice), reason.clone());
+            told.errors.push(error);
+        }
         for refusal in &look.refused {
             let why = format!("{}: {}", look.name, refusal.reason);
             told.errors
@@ -306,6 +324,7 @@ fn note(
         tracing::warn!("{detail}");
         state.tell(("switch.foreign", None, detail));
     }
+    state.passes.done = Some(tokio::time::Instant::now());
     let standings: BTreeMap<Uuid, _> = wanted
         .intents
         .iter()
@@ -330,8 +349,8 @@ async fn count(shared: &Shared) {
     let metered: Vec<_> = lock(&shared.state)
         .switches
         .values()
-        .filter(|switch| !switch.meters.is_empty())
-        .map(|switch| (switch.session.clone(), switch.meters.clone()))
+        .filter(|switch| !switch.guards.is_empty())
+        .map(|switch| (switch.session.clone(), switch.guards.clone()))
         .collect();
     let counts = metered
         .iter()
@@ -359,7 +378,18 @@ async fn count(shared: &Shared) {
 
 /// Holds what is wanted against what the switches have now.
 pub(super) async fn check(shared: &Shared) -> Vec<Difference> {
-    let _one = shared.working.lock().await;
+    let Ok(_one) = timeout(BUSY, shared.working.lock()).await else {
+        return vec![Difference {
+            switch: String::new(),
+            kind: "unreachable".to_owned(),
+            slice: None,
+            what: format!(
+                "the fabric is busy: the switches have been worked on for {} s, and were not \
+                 looked at for this question; ask again",
+                BUSY.as_secs()
+            ),
+        }];
+    };
     let wanted = lock(&shared.state).wanted.clone();
     let intents = wanted.as_ref().map_or(&[][..], |wanted| &wanted.intents);
     let programs = programs(&shared.network, intents);

@@ -7,10 +7,14 @@
 use super::{
     failure::{Cause, Failure, unexpected},
     frames,
+    switches::Ports,
 };
-use dtn_openflow::{Frame, Message, MultipartReply, MultipartRequest, PORT_DELETED, Port};
+use dtn_openflow::{
+    Frame, Message, MultipartReply, MultipartRequest, PORT_ADMIN_DOWN, PORT_DELETED,
+    PORT_LINK_DOWN, Port,
+};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeSet, HashMap},
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -65,10 +69,32 @@ pub(super) struct Session {
     urgent: mpsc::Sender<Vec<u8>>,
     next: AtomicU32,
     waiting: Mutex<HashMap<u32, Waiting>>,
-    ports: Mutex<BTreeMap<String, u32>>,
+    ports: Mutex<Known>,
     heard: Mutex<Instant>,
     why: Mutex<Option<String>>,
     end: CancellationToken,
+}
+
+/// The ports of a switch.
+#[derive(Default)]
+struct Known {
+    numbers: Ports,
+    /// Those that are down, by number.
+    down: BTreeSet<u32>,
+}
+impl Known {
+    fn forget(&mut self, number: u32) {
+        // the number stays when a port is given another name
+        self.numbers.retain(|_, known| *known != number);
+        self.down.remove(&number);
+    }
+    fn learn(&mut self, port: &Port) {
+        self.forget(port.port_no);
+        if port.config & PORT_ADMIN_DOWN != 0 || port.state & PORT_LINK_DOWN != 0 {
+            self.down.insert(port.port_no);
+        }
+        self.numbers.insert(port.name.clone(), port.port_no);
+    }
 }
 
 /// The ends of a session's queues that its connection works on.
@@ -153,13 +179,14 @@ impl Session {
     pub(super) async fn until_end(&self) {
         self.end.cancelled().await;
     }
-    /// Numbers of the switch's ports by their names.
-    pub(super) fn ports(&self) -> BTreeMap<String, u32> {
-        lock(&self.ports).clone()
+    /// Numbers of the switch's ports by their names, and which of them are down.
+    pub(super) fn ports(&self) -> (Ports, BTreeSet<u32>) {
+        let known = lock(&self.ports);
+        (known.numbers.clone(), known.down.clone())
     }
     pub(super) fn know_ports(&self, ports: &[Port]) {
         let mut known = lock(&self.ports);
-        known.extend(ports.iter().map(|port| (port.name.clone(), port.port_no)));
+        ports.iter().for_each(|port| known.learn(port));
     }
     fn lost(&self) -> Failure {
         let why = lock(&self.why).clone();
@@ -299,10 +326,9 @@ impl Session {
                 Message::EchoRequest(data) => self.at_once(frame.xid, Message::EchoReply(data)),
                 Message::PortStatus { reason, port } => {
                     let mut known = lock(&self.ports);
-                    // the number stays when a port is given another name
-                    known.retain(|_, number| *number != port.port_no);
-                    if reason != PORT_DELETED {
-                        known.insert(port.name, port.port_no);
+                    match reason {
+                        PORT_DELETED => known.forget(port.port_no),
+                        _ => known.learn(&port),
                     }
                     drop(known);
                     ports_changed();

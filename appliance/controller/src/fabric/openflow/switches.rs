@@ -10,6 +10,7 @@ use crate::fabric::{
     program::{FORWARD, Meter},
 };
 use dtn_api::{Name, fabric::SwitchStatus};
+use dtn_openflow::Features;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -21,8 +22,8 @@ const TWIN: Duration = Duration::from_secs(60);
 /// A switch that has said who it is.
 #[derive(Debug)]
 pub(super) struct Joining {
+    pub(super) name: Name,
     pub(super) datapath_id: u64,
-    pub(super) auxiliary: u8,
     pub(super) tables: u8,
     pub(super) max_meter: u32,
     pub(super) description: String,
@@ -41,7 +42,9 @@ pub(super) struct Connected {
     /// Rules of ours, as read back last.
     pub(super) rules: u64,
     /// Meters of ours, as read back last.
-    pub(super) meters: BTreeMap<u32, Meter>,
+    pub(super) meters: u64,
+    /// The meters that it shall have, by id.
+    pub(super) guards: BTreeMap<u32, Meter>,
     /// What is wrong with it, in words.
     pub(super) trouble: Option<String>,
     /// When it was last seen to hold what is wanted and nothing else.
@@ -57,20 +60,55 @@ pub(super) struct Settled {
 }
 
 impl Shared {
-    /// The configured switch that this is.
-    pub(super) fn name_of(&self, joining: &Joining) -> Option<&Name> {
+    /// The configured switch that has this id.
+    fn name_of(&self, datapath_id: u64) -> Option<&Name> {
         let mut all = self.network.switches.iter();
-        all.find(|switch| switch.datapath_id == joining.datapath_id)
+        all.find(|switch| switch.datapath_id == datapath_id)
             .map(|switch| &switch.name)
     }
-    /// Says that a switch was sent away.
-    pub(super) fn refuse(&self, detail: String) {
-        tracing::warn!("{detail}");
+    /// Says that a switch was sent away, now and then: it tries again all the time.
+    pub(super) fn refuse(&self, peer: SocketAddr, id: Option<u64>, detail: String) {
         let mut state = lock(&self.state);
-        // it tries again all the time
-        if state.refused.len() < super::EVENTS && state.refused.insert(detail.clone()) {
+        if state.refused.say(peer.ip(), id, Instant::now()) {
+            tracing::warn!("{detail}");
             state.tell(("switch.refused", None, detail));
+        } else {
+            tracing::debug!("{detail}");
         }
+    }
+
+    /// Whether what says that it is this switch may go on, before anything else is asked of it:
+    /// its name here, or `None` when it is to be sent away. `proven` is whose certificate it has.
+    pub(super) fn judge(
+        &self,
+        features: &Features,
+        proven: Option<&Name>,
+        peer: SocketAddr,
+    ) -> Option<Name> {
+        let (id, ip) = (features.datapath_id, peer.ip());
+        let name = self.name_of(id);
+        let why = match (proven, name) {
+            (Some(proven), name) if name != Some(proven) => format!(
+                "a switch with the certificate of {proven} connected from {ip} with the datapath \
+                 id {id:016x}, which is not {proven}'s, and was sent away"
+            ),
+            (_, None) => format!(
+                "a switch with the datapath id {id:016x} connected from {ip} and was sent away: \
+                 no [[switch]] of the configuration has it"
+            ),
+            (_, Some(name)) if features.auxiliary_id != 0 => {
+                tracing::debug!("an auxiliary connection of the switch {name} was sent away");
+                return None;
+            }
+            (_, Some(name)) if features.n_tables <= FORWARD => format!(
+                "the switch {name} connected from {ip} and was sent away: it has {} tables, and \
+                 the tables 0 to {FORWARD} are needed",
+                features.n_tables
+            ),
+            (_, Some(name)) => return Some(name.clone()),
+        };
+        self.refuse(peer, Some(id), why);
+        None
     }
 
     /// Takes a switch in; `None` when it is sent away.
@@ -81,27 +119,7 @@ impl Shared {
         peer: SocketAddr,
     ) -> Option<Name> {
         let id = joining.datapath_id;
-        let Some(name) = self.name_of(&joining).cloned() else {
-            self.refuse(format!(
-                "a switch with the datapath id {id:016x} connected from {} and was sent away: \
-                 no [[switch]] of the configuration has it",
-                peer.ip()
-            ));
-            return None;
-        };
-        if joining.auxiliary != 0 {
-            tracing::warn!("an auxiliary connection of the switch {name} was sent away");
-            return None;
-        }
-        if joining.tables <= FORWARD {
-            self.refuse(format!(
-                "the switch {name} connected from {} and was sent away: it has {} tables, and \
-                 the tables 0 to {FORWARD} are needed",
-                peer.ip(),
-                joining.tables
-            ));
-            return None;
-        }
+        let name = joining.name;
         // two that come at once are judged one after the other
         let _one = self.joining.lock().await;
         let known = {
@@ -141,11 +159,13 @@ impl Shared {
             max_meter: joining.max_meter,
             description: joining.description,
             rules: 0,
-            meters: BTreeMap::new(),
+            meters: 0,
+            guards: BTreeMap::new(),
             trouble: None,
             settled: None,
         };
         state.switches.insert(name.clone(), connected);
+        state.refused.forget(id);
         state.tell(("switch.connected", None, detail));
         drop(state);
         self.wake.notify_one();
@@ -189,13 +209,13 @@ impl State {
     }
 
     /// What the switches lack; `None` when they are well.
-    pub(super) fn trouble(&self, network: &Network) -> Option<String> {
-        let mut all = Vec::new();
+    pub(super) fn trouble(&self, network: &Network, now: Instant) -> Option<String> {
+        let mut all: Vec<String> = self.passes.trouble(now).into_iter().collect();
         for switch in &network.switches {
             let name = &switch.name;
             let own = match self.switches.get(name) {
                 None => Some("it is not connected".to_owned()),
-                Some(switch) => switch.unmetered(),
+                Some(switch) => switch.trouble.clone().or_else(|| switch.unmetered()),
             };
             all.extend(own.map(|why| format!("the switch {name}: {why}")));
             all.extend(self.twin(name));
@@ -219,7 +239,7 @@ impl State {
                 description: known.map_or_else(String::new, |k| k.description.clone()),
                 max_meters: known.map(|k| k.max_meter),
                 rules: known.map_or(0, |k| k.rules),
-                meters: known.map_or(0, |k| k.meters.len() as u64),
+                meters: known.map_or(0, |k| k.meters),
                 trouble: trouble.or(twin),
             }
         };
