@@ -99,6 +99,7 @@ fn what_is_changed_by_hand_is_made_good_and_told() {
         .await;
         let trouble = fabric.switches()[0].trouble.clone().unwrap();
         assert!(trouble.contains("somebody else"), "{trouble}");
+        assert!(fabric.trouble().unwrap().contains(&trouble));
         assert!(rig.ofctl("dump-flows", "edge1").contains("NORMAL"));
     });
 }

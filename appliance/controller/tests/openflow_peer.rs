@@ -214,6 +214,28 @@ async fn one_that_is_no_use_is_sent_away_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_stranger_is_asked_nothing_that_is_long() {
+    let (fabric, _stop) = fabric(network(&ONE)).await;
+    let stranger = Make::new(77, &["h1"]).connect(fabric.address()).await;
+    let again = Make::new(77, &["h1"]).connect(fabric.address()).await;
+    let mut told = Vec::new();
+    until("it is told", || {
+        told.extend(fabric.happened());
+        !told.is_empty() && stranger.ended() && again.ended()
+    })
+    .await;
+    told.extend(fabric.happened());
+    let refused: Vec<_> = told.iter().map(|(what, ..)| *what).collect();
+    assert_eq!(refused, ["switch.refused"], "once: {told:?}");
+    for model in [&stranger, &again] {
+        assert_eq!(model.manner.asked.load(Ordering::Relaxed), 0);
+    }
+    let known = Make::new(1, &["h1"]).connect(fabric.address()).await;
+    connected(&fabric, 1).await;
+    assert!(known.manner.asked.load(Ordering::Relaxed) > 0);
+}
+
+#[tokio::test]
 async fn an_answer_without_an_end_is_cut() {
     let (fabric, _stop) = fabric(network(&ONE)).await;
     let model = Make::new(1, &["h1", "h2"]).connect(fabric.address()).await;

@@ -29,6 +29,8 @@ pub(crate) struct Manner {
     pub(crate) room: AtomicUsize,
     /// An answer in parts has no last one.
     pub(crate) endless: AtomicBool,
+    /// How often it was asked for something that may be long.
+    pub(crate) asked: AtomicUsize,
     /// What it holds.
     pub(crate) held: Mutex<Held>,
 }
@@ -45,6 +47,12 @@ pub(crate) struct Held {
 pub(crate) struct Model {
     pub(crate) manner: Arc<Manner>,
     task: JoinHandle<()>,
+}
+impl Model {
+    /// Whether its connection has ended.
+    pub(crate) fn ended(&self) -> bool {
+        self.task.is_finished()
+    }
 }
 impl Drop for Model {
     fn drop(&mut self) {
@@ -147,6 +155,7 @@ impl Make {
             }
             Message::MultipartRequest(MultipartRequest::GroupDesc) if !self.groups => refused(1, 2),
             Message::MultipartRequest(request) => {
+                manner.asked.fetch_add(1, Ordering::Relaxed);
                 let body = self.told(&request, &held);
                 if manner.endless.load(Ordering::Relaxed) {
                     let flow = FlowStats::default();
