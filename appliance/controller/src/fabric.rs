@@ -14,6 +14,7 @@ pub mod network;
 pub mod onos;
 pub mod openflow;
 pub mod program;
+mod watch;
 
 use crate::{labels::Labels, topology::Graph};
 pub use dtn_api::fabric::{Counters, Difference};

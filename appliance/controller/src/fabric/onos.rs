@@ -25,6 +25,7 @@ use super::{
         lock,
         standing::{self, Standing},
     },
+    watch::watch,
 };
 use crate::topology::Graph;
 use anyhow::{Context, bail};
@@ -212,7 +213,12 @@ impl Onos {
             wake: Notify::new(),
             changed: Notify::new(),
         });
-        tokio::spawn(pass::run(shared.clone(), stop));
+        let passes = pass::run(shared.clone(), stop.clone());
+        let fallen = shared.clone();
+        watch("programming through ONOS", &stop, passes, move |why| {
+            fallen.absent(&why);
+            fallen.changed.notify_one();
+        });
         Ok(Arc::new(Self {
             shared,
             edge: Edge::new(Vec::new()),

@@ -232,7 +232,7 @@ async fn taken(shared: &Shared, seen: &Survey) -> Option<String> {
 
 impl Shared {
     /// Nothing can be said of any slice now; rules in the switches stay.
-    fn absent(&self, why: &str) {
+    pub(super) fn absent(&self, why: &str) {
         let mut state = lock(&self.state);
         let news = state.absent.as_deref() != Some(why);
         state.absent = Some(why.to_owned());

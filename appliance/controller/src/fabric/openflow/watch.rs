@@ -1,7 +1,7 @@
-//! Sees to it that a task of the fabric that ends is noticed: what the fabric has read back does
-//! not count when nobody reads it any more.
+//! What is wrong with the fabric itself: a task that has ended, passes that are not made.
 
 use super::{Shared, lock};
+use crate::fabric::watch::watch;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -46,21 +46,8 @@ impl Shared {
         stop: &CancellationToken,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        let (shared, stop) = (self.clone(), stop.clone());
-        let task = tokio::spawn(task);
-        tokio::spawn(async move {
-            let why = match task.await {
-                Ok(()) if stop.is_cancelled() => return,
-                Ok(()) => "it has ended".to_owned(),
-                // the whole process ends
-                Err(e) if e.is_cancelled() => return,
-                Err(e) => e.to_string(),
-            };
-            let why = format!(
-                "{what} does not go on, so nothing that is said of the switches counts any more \
-                 ({why}): start the controller again"
-            );
-            tracing::error!("{why}");
+        let shared = self.clone();
+        watch(what, stop, task, move |why| {
             lock(&shared.state).passes.ended.get_or_insert(why);
             shared.changed.notify_one();
         });
