@@ -31,6 +31,7 @@ mod hosts;
 mod intents;
 mod leasing;
 mod stitching;
+mod switches;
 
 pub use clock::run as run_clock;
 

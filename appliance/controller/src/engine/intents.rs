@@ -1,9 +1,7 @@
-//! What the slices need of the network now, told to the fabric whenever it changes; and who may
-//! connect as a switch.
+//! What the slices need of the network now, told to the fabric whenever it changes.
 
-use super::{Decision, Engine, not_found};
+use super::Engine;
 use crate::{
-    auth::{self, Principal},
     fabric::{
         Attached, BorderEnd, Intent,
         network::{Network, Place},
@@ -13,8 +11,7 @@ use crate::{
     state::State,
 };
 use dtn_api::{
-    HostId, Name, Problem,
-    fabric::SwitchCertificate,
+    HostId, Name,
     host::{Host, HostKind},
     lease::LeaseState,
 };
@@ -25,30 +22,6 @@ use std::{
 };
 
 impl Engine {
-    /// A certificate for a switch of the configuration.
-    pub async fn certify_switch(
-        &self,
-        who: &Principal,
-        name: &Name,
-        csr_pem: &str,
-    ) -> Result<SwitchCertificate, Problem> {
-        let known = self.fabric.network().and_then(|net| net.switch(name));
-        if known.is_none() {
-            return Err(not_found("switch", name));
-        }
-        self.decide(who, |_, now| {
-            let certificate_pem = self
-                .authority
-                .certify(auth::SWITCH_ROLE, name, csr_pem, now)?;
-            let made = SwitchCertificate {
-                certificate_pem,
-                ca_pem: self.authority.ca_pem().to_owned(),
-            };
-            let detail = format!("switch {name}");
-            Ok(Decision::only(made).event("switch.certified", None, detail))
-        })
-        .await
-    }
     /// Tells the fabric the whole of what is wanted, when it has switches and it is not the same as
     /// before.
     pub(super) async fn tell_fabric(&self) {
