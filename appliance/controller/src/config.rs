@@ -322,10 +322,10 @@ fn host_of(url: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn problems(text: &str) -> Vec<String> {
+    pub(crate) fn problems(text: &str) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("vdnd.toml");
         std::fs::write(&file, text).unwrap();

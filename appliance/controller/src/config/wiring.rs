@@ -318,18 +318,7 @@ fn ports(reader: &mut Reader<'_>, wiring: &mut Wiring) -> BTreeMap<String, Place
 
 #[cfg(test)]
 mod tests {
-    use crate::config::check_file;
-
-    fn problems(text: &str) -> Vec<String> {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("vdnd.toml");
-        std::fs::write(&file, text).unwrap();
-        check_file(&file)
-            .unwrap()
-            .iter()
-            .map(|p| format!("{}: {}", p.path, p.why))
-            .collect()
-    }
+    use crate::config::tests::problems;
 
     #[test]
     fn a_wiring_that_cannot_be_is_told_whole() {

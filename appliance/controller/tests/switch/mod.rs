@@ -52,7 +52,7 @@ pub(crate) fn with_switches(test: &str, body: impl AsyncFnOnce(Rig) + Send) {
 }
 
 /// Says that a test could not run here; the suite counts these.
-fn skipped(test: &str, why: &str) {
+pub(crate) fn skipped(test: &str, why: &str) {
     println!("skipped {test}: {why}");
     if let Ok(file) = std::env::var("DTN_SKIPS") {
         use std::io::Write;
