@@ -4,7 +4,8 @@
 //! The way of a request: [`serve`] takes the connection and knows who calls ([`auth`]),
 //! [`routes`] read it, [`engine`] decides with the rules of [`slices`], [`admission`],
 //! [`topology`], [`leases`], [`stitches`] and makes the decision durable ([`store`], [`state`])
-//! before it is answered.
+//! before it is answered. What the slices then need of the network is told to the [`fabric`], which
+//! says what it has read back.
 //!
 //! A library first: `dtnd` and every test can run one in their own process.
 
