@@ -2,7 +2,7 @@
 //!
 //! * [`units`] and [`names`]: values that cannot be wrong once they exist.
 //! * [`nic`], [`attachment`]: what a host has, and what a pod gets.
-//! * [`mod@slice`], [`lease`], [`host`], [`domain`], [`stitch`], [`fabric`]: the VDN contract v1, spoken by `vdnd`.
+//! * [`mod@slice`], [`lease`], [`host`], [`domain`], [`stitch`], [`fabric`], [`gateway`]: the VDN contract v1, spoken by `vdnd`.
 //! * [`local`]: the contract of the supervisor `dtnd` on its unix socket.
 //! * [`problem`]: how both say no (RFC 9457).
 //! * `layered` (feature `config`): TOML and drop-ins, all problems at once.
@@ -19,6 +19,7 @@ pub mod attachment;
 pub mod client;
 pub mod domain;
 pub mod fabric;
+pub mod gateway;
 pub mod host;
 #[cfg(feature = "config")]
 pub mod layered;

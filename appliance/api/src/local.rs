@@ -54,6 +54,10 @@ pub struct Ask {
     /// The far end, when the slice leaves the domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteEnd>,
+    /// The gateway of this domain that the slice reaches an external network by; it is not asked for
+    /// together with a far end in another domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Name>,
     /// How long to wait for a window in which it fits; 0 does not wait.
     #[serde(default)]
     pub wait: Span,

@@ -21,10 +21,12 @@ pub use dtn_api::fabric::{Counters, Difference};
 use dtn_api::{
     HostId, MacAddress, Name, Problem,
     fabric::SwitchStatus,
+    gateway::{AccessRule, Count},
     host::{Enforcement, Host},
     slice::{Class, Member, Slice, SliceSpec},
 };
 use futures_util::future::BoxFuture;
+use ipnet::IpNet;
 use network::Place;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -86,6 +88,19 @@ pub struct Intent {
     pub border: Option<BorderEnd>,
     /// The cables of its tree, each as the two switches that it joins, the lower name first.
     pub cables: BTreeSet<[Name; 2]>,
+    /// Who may pass its gateway, where it has one that is there.
+    pub access: Option<Access>,
+}
+
+/// Who may pass the gateway of a slice (vNAC). What no rule allows is dropped, both ways.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The gateway's hardware address in the slice; it is one of the members.
+    pub gateway: MacAddress,
+    /// The slice's subnets: nothing from outside may claim to be from there.
+    pub subnets: Vec<IpNet>,
+    /// The rules that are for this slice and in force now, in their order.
+    pub rules: Vec<AccessRule>,
 }
 
 /// A pod's interface in a slice.
@@ -149,6 +164,11 @@ pub trait Fabric: Send + Sync {
     }
     /// What the guards have counted, by slice.
     fn counters(&self) -> BTreeMap<Uuid, Counters> {
+        BTreeMap::new()
+    }
+    /// What the access rules have decided about in the switches, by slice and the rule's number; 0 is
+    /// what no rule allowed.
+    fn decided(&self) -> BTreeMap<(Uuid, u16), Count> {
         BTreeMap::new()
     }
     /// Holds what is wanted against what the switches have, rule by rule.

@@ -137,6 +137,7 @@ impl Args {
             duration: self.duration,
             nic: self.device.clone(),
             nic_class: self.nic,
+            gateway: None,
             remote: self.to.as_ref().map(|end| RemoteEnd {
                 domain: end.domain.clone(),
                 endpoint: end.endpoint.clone(),

@@ -69,6 +69,7 @@ pub fn ask(options: &Options, peer: &str) -> Result<Ask> {
         duration: DURATION,
         nic: Some(name::<IfName>("data0")?),
         nic_class: options.nic,
+        gateway: None,
         remote: Some(RemoteEnd {
             domain: name(peer)?,
             endpoint: Some(format!("{HOST}/data0")),

@@ -119,6 +119,7 @@ fn wish(state: &State, network: &Network, booking: &Booking) -> Wish {
         members,
         border,
         cables: cables(network, booking),
+        access: None,
     });
     Wish { intent, lacks }
 }

@@ -74,6 +74,7 @@ pub(crate) fn slice(tag: u16, rate_bps: u64, members: Vec<Attached>, names: &[&s
             .windows(2)
             .map(|pair| [name(pair[0]), name(pair[1])])
             .collect(),
+        access: None,
     }
 }
 

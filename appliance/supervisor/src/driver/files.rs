@@ -87,6 +87,7 @@ mod tests {
             nic: None,
             nic_class: NicClass::Dedicated,
             remote: None,
+            gateway: None,
             wait: Span::default(),
             dry_run: false,
         };

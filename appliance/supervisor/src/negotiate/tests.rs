@@ -26,6 +26,7 @@ fn ask(rate: Option<u64>, min: Option<u64>, wait: u64) -> Ask {
         duration: Span::from_secs(3600),
         nic: None,
         nic_class: NicClass::Dedicated,
+        gateway: None,
         remote: Some(RemoteEnd {
             domain: "busan".parse().unwrap(),
             endpoint: None,

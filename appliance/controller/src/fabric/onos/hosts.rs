@@ -139,6 +139,7 @@ mod tests {
             }],
             border: None,
             cables: BTreeSet::new(),
+            access: None,
         };
         let seen = Device {
             ports: [("p1".to_owned(), 3)].into(),

@@ -38,6 +38,7 @@ fn wish(rate_bps: u64) -> Intent {
         }],
         border: None,
         cables: BTreeSet::new(),
+        access: None,
     }
 }
 fn seen(flows: &str, meters: &str) -> Survey {

@@ -137,6 +137,7 @@ mod tests {
             members: Vec::new(),
             border: None,
             cables: [[name("core"), name("edge1")]].into(),
+            access: None,
         }
     }
 

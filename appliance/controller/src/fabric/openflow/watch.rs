@@ -99,6 +99,7 @@ mod tests {
             members: Vec::new(),
             border: None,
             cables: [].into(),
+            access: None,
         };
         let slice = intent.slice;
         fabric.intend(vec![intent]);

@@ -137,6 +137,7 @@ impl Site {
             rate_bps: wish.rate_bps,
             burst_ms: 10,
             cables: self.tree(&ends.collect()),
+            access: None,
             members,
             border,
         }
