@@ -14,11 +14,13 @@
 //! * [`mod@slice`]: the rules of one slice along its tree.
 //! * [`frames`]: which frames a rule is for.
 //! * [`meters`]: the guard's numbers, and which meter has which id.
+//! * [`ports`]: ranges of ports under masks.
 //! * [`resolved`]: a program with port numbers and meter ids, as OpenFlow has it.
 //! * [`text`]: a rule in words.
 
 pub mod frames;
 pub mod meters;
+pub mod ports;
 pub mod resolved;
 pub mod slice;
 #[cfg(test)]
