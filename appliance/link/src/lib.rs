@@ -7,7 +7,7 @@
 //! * [`nic`]: the before-image of a NIC, its move into a sandbox in one message, and its way home.
 //! * [`macvlan`], [`link`]: links that are made and set; [`address`], [`route`]: what is put on them.
 //! * [`qdisc`]: pacing by HTB, TBF or fq, read back from the kernel; [`tc`] holds the bytes.
-//! * [`sysctl`], [`counters`]: settings and counters of a namespace.
+//! * [`sysctl`], [`counters`]: settings and counters of a namespace; [`nft`]: its packet filter.
 //! * [`wait`]: bounded waits on the kernel's own notifications.
 //! * [`undo`], [`atomic_file`]: how a change is taken back, and how a record survives a crash.
 //!
@@ -27,6 +27,7 @@ pub mod inventory;
 pub mod link;
 pub mod macvlan;
 pub mod netns;
+pub mod nft;
 pub mod nic;
 pub mod owner;
 pub mod qdisc;
