@@ -309,6 +309,22 @@ impl Reader<'_> {
             }
         }
     }
+    /// Whether something is written there.
+    pub fn is_there(&self, path: &str) -> bool {
+        self.value(path).is_some()
+    }
+    /// Number of values in a list, each of which is read as `path[0]` and so on; reports a value
+    /// that is no list.
+    pub fn items(&mut self, path: &str) -> usize {
+        match self.value(path) {
+            None => 0,
+            Some(Value::Array(_, items)) => items.len(),
+            Some(_) => {
+                self.error(path, "must be a list: write it in [ ]".into());
+                0
+            }
+        }
+    }
     /// A whole number; a value that is none is reported.
     pub fn integer(&mut self, path: &str) -> Option<i64> {
         let value = self.value(path)?;

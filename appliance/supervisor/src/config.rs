@@ -5,6 +5,10 @@
 //! with the path of its field and the file it stands in; nothing is used when there is one.
 //! `config/dtnd.toml` of the source tree is the reference: every field with its meaning.
 
+mod gateways;
+
+pub use gateways::GatewayConfig;
+
 use dtn_api::{
     IfName, MacAddress, Name, PciAddress, Rate, Span,
     layered::{self, Reader},
@@ -31,6 +35,7 @@ pub const FIELDS: &[(&str, &[&str])] = &[
             "version",
             "host",
             "nic",
+            "gateway",
             "podman",
             "cni",
             "workloads",
@@ -44,6 +49,18 @@ pub const FIELDS: &[(&str, &[&str])] = &[
     (
         "nic",
         &["name", "pci", "mac", "class", "speed", "share-with"],
+    ),
+    (
+        "gateway",
+        &[
+            "name",
+            "inside",
+            "outside",
+            "addresses",
+            "routers",
+            "networks",
+            "nat",
+        ],
     ),
     ("podman", &["socket"]),
     ("cni", &["bin-dir"]),
@@ -110,6 +127,8 @@ pub struct Config {
     pub host: Name,
     /// The NICs that the site gives.
     pub nics: Vec<NicConfig>,
+    /// The gateways that this host shall be.
+    pub gateways: Vec<GatewayConfig>,
     /// Socket of podman's REST service.
     pub podman_socket: PathBuf,
     /// Folder of the CNI plugin binaries.
@@ -130,7 +149,10 @@ impl Config {
     /// Reads the merged tables. Every problem goes to the reader; a value that could not be read
     /// is replaced by something harmless, as the result is not used then.
     pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        for (table, keys) in FIELDS.iter().filter(|(table, _)| *table != "nic") {
+        for (table, keys) in FIELDS
+            .iter()
+            .filter(|(table, _)| !matches!(*table, "nic" | "gateway"))
+        {
             reader.known(table, keys);
         }
         match reader.integer("version") {
@@ -149,6 +171,7 @@ impl Config {
             );
         }
         let nics = read_nics(reader);
+        let gateways = gateways::read(reader, &nics);
         let rtt = reader.parse::<Span>("tuning.rtt");
         if rtt.is_some_and(|rtt| rtt.millis() == 0 || rtt > Span::from_secs(10)) {
             reader.error("tuning.rtt", "must be between 1ms and 10s".into());
@@ -171,6 +194,7 @@ impl Config {
         Some(Self {
             host: host?,
             nics,
+            gateways,
             podman_socket: reader.path("podman.socket", "/run/podman/podman.sock"),
             cni_bin_dir: reader.path("cni.bin-dir", "/opt/cni/bin"),
             workload_dir: reader.path("workloads.dir", "/usr/share/dtn/workloads"),
@@ -259,6 +283,7 @@ pub(crate) fn example(host: &str) -> Config {
     Config {
         host: host.parse().unwrap(),
         nics: Vec::new(),
+        gateways: Vec::new(),
         podman_socket: "/run/podman/podman.sock".into(),
         cni_bin_dir: "/opt/cni/bin".into(),
         workload_dir: "/usr/share/dtn/workloads".into(),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+use dtn_api::nic::NicClass;
 use dtnd::config::{self, ConfigError, FIELDS, NicSelector, Severity};
 use std::path::{Path, PathBuf};
 
@@ -66,6 +67,20 @@ fn drop_ins_add_nics_and_change_values() {
 }
 
 #[test]
+fn gateways_name_nics_of_the_same_file() {
+    let file = config_dir().join("testdata/dtnd/good/gateways.toml");
+    let config = config::load(&file).unwrap().config;
+    let [internet, campus] = &config.gateways[..] else {
+        panic!("{:?}", config.gateways);
+    };
+    assert_eq!(internet.outside.to_string(), "PCI address 0000:3b:00.0");
+    assert_eq!(internet.outside_class, NicClass::Dedicated);
+    assert_eq!(internet.routers.len(), 2);
+    assert_eq!(campus.outside_class, NicClass::Shared);
+    assert!(campus.nat && !internet.nat && campus.routers.is_empty());
+}
+
+#[test]
 fn a_host_without_a_nic_is_warned_of() {
     let file = config_dir().join("testdata/dtnd/good/least.toml");
     let warnings = config::load(&file).unwrap().warnings;
@@ -85,9 +100,10 @@ fn the_annotated_default_shows_every_field_and_every_default() {
     for (table, keys) in FIELDS {
         let section = section(&text, table);
         for key in *keys {
-            if table.is_empty() && text.contains(&format!("\n[{key}]"))
-                || text.contains(&format!("\n[[{key}]]"))
-            {
+            // a table that has no default stands there commented out
+            let heads = ["[{key}]", "[[{key}]]", "# [[{key}]]"];
+            let heads = heads.map(|head| format!("\n{}", head.replace("{key}", key)));
+            if table.is_empty() && heads.iter().any(|head| text.contains(head)) {
                 continue;
             }
             assert!(
@@ -111,12 +127,16 @@ fn the_annotated_default_shows_every_field_and_every_default() {
 
 /// The lines of a table, up to the next.
 fn section(text: &str, table: &str) -> Vec<String> {
-    let starts = |line: &str| line.starts_with('[');
+    let starts = |line: &str| line.trim_start_matches("# ").starts_with('[');
     let lines = text.lines().map(str::to_owned);
     if table.is_empty() {
         return lines.take_while(|line| !starts(line)).collect();
     }
-    let heads = [format!("[{table}]"), format!("[[{table}]]")];
+    let heads = [
+        format!("[{table}]"),
+        format!("[[{table}]]"),
+        format!("# [[{table}]]"),
+    ];
     lines
         .skip_while(|line| !heads.contains(line))
         .skip(1)
