@@ -86,6 +86,8 @@ pub(crate) fn canonical(field: Field) -> Option<Field> {
         Field::TcpDst { value, mask } => masked!(TcpDst, value, mask, u16::ALL),
         Field::UdpSrc { value, mask } => masked!(UdpSrc, value, mask, u16::ALL),
         Field::UdpDst { value, mask } => masked!(UdpDst, value, mask, u16::ALL),
+        Field::SctpSrc { value, mask } => masked!(SctpSrc, value, mask, u16::ALL),
+        Field::SctpDst { value, mask } => masked!(SctpDst, value, mask, u16::ALL),
         Field::ArpSpa { addr, mask } => masked!(ArpSpa, addr, mask, Ipv4Addr::ALL),
         Field::ArpTpa { addr, mask } => masked!(ArpTpa, addr, mask, Ipv4Addr::ALL),
         Field::Ipv6Src { addr, mask } => masked!(Ipv6Src, addr, mask, Ipv6Addr::ALL),

@@ -64,6 +64,12 @@ pub enum Field {
     UdpSrc { value: u16, mask: Option<u16> },
     /// UDP destination port.
     UdpDst { value: u16, mask: Option<u16> },
+    /// SCTP source port.
+    SctpSrc { value: u16, mask: Option<u16> },
+    /// SCTP destination port.
+    SctpDst { value: u16, mask: Option<u16> },
+    /// ICMP type: 3, 11 and 12 say that a packet could not be delivered (RFC 792).
+    Icmpv4Type(u8),
     /// ARP operation: 1 asks, 2 answers.
     ArpOp(u16),
     /// ARP sender's IPv4 address.
@@ -133,6 +139,9 @@ impl Field {
             Self::TcpDst { .. } => 14,
             Self::UdpSrc { .. } => 15,
             Self::UdpDst { .. } => 16,
+            Self::SctpSrc { .. } => 17,
+            Self::SctpDst { .. } => 18,
+            Self::Icmpv4Type(_) => 19,
             Self::ArpOp(_) => 21,
             Self::ArpSpa { .. } => 22,
             Self::ArpTpa { .. } => 23,
@@ -168,9 +177,12 @@ impl Field {
             | Self::TcpSrc { value, mask }
             | Self::TcpDst { value, mask }
             | Self::UdpSrc { value, mask }
-            | Self::UdpDst { value, mask } => oxm.masked(*value, *mask),
+            | Self::UdpDst { value, mask }
+            | Self::SctpSrc { value, mask }
+            | Self::SctpDst { value, mask } => oxm.masked(*value, *mask),
             Self::VlanPcp(value)
             | Self::IpProto(value)
+            | Self::Icmpv4Type(value)
             | Self::Icmpv6Type(value)
             | Self::Icmpv6Code(value) => oxm.exact(*value),
             Self::Ipv4Src { addr, mask }
@@ -214,7 +226,7 @@ impl Field {
 
     /// The field by its number; none when it has no name here, or a mask that has no place here.
     fn basic(field: u8, has_mask: bool, body: Reader<'_>) -> Result<Option<Self>, DecodeError> {
-        if has_mask && !matches!(field, 2..=4 | 6 | 11..=16 | 22 | 23 | 26 | 27 | 38) {
+        if has_mask && !matches!(field, 2..=4 | 6 | 11..=18 | 22 | 23 | 26 | 27 | 38) {
             return Ok(None);
         }
         let payload = Payload { has_mask, body };
@@ -233,6 +245,9 @@ impl Field {
             14 => payload.masked(|value, mask| Self::TcpDst { value, mask })?,
             15 => payload.masked(|value, mask| Self::UdpSrc { value, mask })?,
             16 => payload.masked(|value, mask| Self::UdpDst { value, mask })?,
+            17 => payload.masked(|value, mask| Self::SctpSrc { value, mask })?,
+            18 => payload.masked(|value, mask| Self::SctpDst { value, mask })?,
+            19 => Self::Icmpv4Type(payload.exact()?),
             21 => Self::ArpOp(payload.exact()?),
             22 => payload.masked(|addr, mask| Self::ArpSpa { addr, mask })?,
             23 => payload.masked(|addr, mask| Self::ArpTpa { addr, mask })?,

@@ -303,11 +303,9 @@ fn what_has_no_name_stays_whole() {
     assert_eq!((flow.idle_timeout, flow.hard_timeout), (30, 60));
     let flags = FLOW_SEND_REMOVED | FLOW_CHECK_OVERLAP | FLOW_RESET_COUNTS;
     assert_eq!(flow.flags, flags);
-    let sctp_dst = Field::Other {
-        class: 0x8000,
-        field: 18,
-        has_mask: false,
-        data: vec![0, 9],
+    let sctp_dst = Field::SctpDst {
+        value: 9,
+        mask: None,
     };
     let fields = [Field::EthType(0x0800), Field::IpProto(132), sctp_dst];
     assert_eq!(flow.matches, Match::new(fields));

@@ -21,6 +21,7 @@ fn numbered() -> impl Strategy<Value = Field> {
         any::<u16>().prop_map(Field::ArpOp),
         any::<Mac>().prop_map(Field::ArpSha),
         any::<Mac>().prop_map(Field::ArpTha),
+        any::<u8>().prop_map(Field::Icmpv4Type),
         any::<u8>().prop_map(Field::Icmpv6Type),
         any::<u8>().prop_map(Field::Icmpv6Code),
         any::<Ipv6Addr>().prop_map(Field::Ipv6NdTarget),
@@ -47,6 +48,8 @@ fn numbered() -> impl Strategy<Value = Field> {
             Just(Field::TcpDst { value, mask }),
             Just(Field::UdpSrc { value, mask }),
             Just(Field::UdpDst { value, mask }),
+            Just(Field::SctpSrc { value, mask }),
+            Just(Field::SctpDst { value, mask }),
         ]
     });
     let v4 = any::<Masked<Ipv4Addr>>().prop_flat_map(|(addr, mask)| {
