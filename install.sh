@@ -15,7 +15,7 @@ image=dtn-transfer
 # Debian's names: what the build needs, and what runs the lab. The image is made of packages that are
 # fetched and unpacked, not installed.
 build_packages=(gcc libc6-dev pkg-config libsystemd-dev ca-certificates)
-lab_packages=(podman runc conmon catatonit iproute2 util-linux procps)
+lab_packages=(podman runc conmon catatonit iproute2 nftables util-linux procps)
 toolchain_packages=(cargo-web rustc-web)
 # for --fabric openflow alone
 switch_packages=(openvswitch-switch ethtool)

@@ -193,6 +193,14 @@ impl Client {
             .await?
             .body)
     }
+    /// PUT.
+    pub async fn put<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
+        Ok(self.call(Method::PUT, path, &[], Some(body)).await?.body)
+    }
     /// DELETE, with the version that must still hold where one is given.
     pub async fn delete(&self, path: &str, if_match: Option<u64>) -> Result<(), ClientError> {
         let etag = if_match.map(|version| format!("\"v{version}\""));

@@ -4,10 +4,11 @@
 use crate::{
     Options,
     engine::Engine,
+    gateway,
     options::Fabric,
     pillar::{Pillar, Watch},
     place::{Place, SITES},
-    site::{Site, management_v4},
+    site::{self, Site, management_v4},
     switches,
 };
 use anyhow::{Context, Result, bail};
@@ -19,9 +20,11 @@ use dtn_api::{
     local::{Join, Status},
     slice::List,
 };
+use ipnet::IpNet;
 use std::{
     fmt::Write,
     fs,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
@@ -58,17 +61,25 @@ impl Daemons {
     }
 }
 
+/// What a domain gives its slices addresses from; each domain has its own.
+pub fn pools(index: usize) -> [IpNet; 2] {
+    let (v4, v6) = if index == 0 { (20, 0x20) } else { (21, 0x21) };
+    [
+        IpNet::new_assert(Ipv4Addr::new(10, v4, 0, 0).into(), 16),
+        IpNet::new_assert(Ipv6Addr::new(0xfd00, v6, 0, 0, 0, 0, 0, 0).into(), 48),
+    ]
+}
+
 /// `/etc/dtn/vdnd.toml` of a site.
 pub fn vdnd_toml(options: &Options, index: usize) -> String {
     let (site, peer) = (SITES[index], SITES[1 - index]);
-    // each domain hands out addresses of its own
-    let network = 20 + index;
     let openflow = options.fabric == Fabric::Openflow;
     let at = if openflow {
         format!("at = \"{}\"\n", switches::border_place())
     } else {
         String::new()
     };
+    let [ipv4, ipv6] = pools(index);
     let mut text = format!(
         r#"# The VDN controller of the simulated domain {site}.
 version = 1
@@ -88,8 +99,8 @@ latency = "{latency}ms"
 mtu = {mtu}
 {at}
 [addresses]
-ipv4 = "10.{network}.0.0/16"
-ipv6 = "fd00:{network}::/48"
+ipv4 = "{ipv4}"
+ipv6 = "{ipv6}"
 lease = "1h"
 "#,
         address = management_v4(index),
@@ -142,7 +153,7 @@ rtt = "{}"
             options.nic
         );
     }
-    text
+    text + &gateway::nic_tables()
 }
 
 /// Writes both files, starts both daemons, and waits until they answer.
@@ -299,7 +310,11 @@ pub async fn join(all: &[Daemons], nics: u32) -> Result<()> {
     for daemons in all {
         let declared = || async {
             let hosts: List<Host> = daemons.vdn.get(&format!("{VDN_BASE}/hosts")).await?;
-            Ok((hosts.items.len() >= nics as usize).then_some(()))
+            let all = site::plugs(nics).iter().all(|(nic, _)| {
+                let mut known = hosts.items.iter().map(|host| host.spec.nic.as_str());
+                known.any(|known| known == nic)
+            });
+            Ok(all.then_some(()))
         };
         until(
             &format!("{} knows the NICs of its host", daemons.site),

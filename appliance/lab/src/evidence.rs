@@ -132,10 +132,10 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<Option<Pillar>> {
     if !keep {
         let end = async {
             for daemons in &lab.daemons {
-                scenario::undeploy(daemons).await?;
+                scenario::undeploy(daemons, scenario::POD).await?;
             }
             let first = lab.daemons.first().context("no site is up")?;
-            scenario::give_back(first).await
+            scenario::give_back(first, scenario::SLICE).await
         };
         step(
             "pods down, NICs home, leases and slice given back",
@@ -215,6 +215,7 @@ fn report(
         limited_by: LimitedBy::Tool,
         simulated_wire: true,
         directions,
+        gateways: Vec::new(),
         machine: machine()?,
         notes: lab.notes.clone(),
     };

@@ -21,6 +21,7 @@
 //! * [`switches`], [`openvswitch`]: switches that a controller programs, as texts and running.
 //! * [`engine`], [`runtime`], [`daemons`]: podman and the appliance's own daemons.
 //! * [`scenario`], [`transfer`], [`mover`]: the verbs an operator would use, and the files that move.
+//! * [`gateway`], [`knock`]: the external network of each site, and who may pass to it and from it.
 //! * [`fault`]: what is killed on purpose.
 //! * [`load`], [`evidence`]: what was measured, and the report.
 //!
@@ -33,7 +34,9 @@ pub mod daemons;
 pub mod engine;
 pub mod evidence;
 pub mod fault;
+pub mod gateway;
 pub mod janitor;
+pub mod knock;
 pub mod load;
 pub mod mover;
 pub mod network;

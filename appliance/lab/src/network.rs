@@ -3,6 +3,7 @@
 use crate::{
     Options,
     capsule::step,
+    gateway,
     openvswitch::{self, Switches},
     options::Fabric,
     pillar::{Pillar, Watch},
@@ -47,9 +48,12 @@ pub async fn bring_up(
         site::build(options, place, program, watch),
     )
     .await?;
+    for site in &sites {
+        pillars.push(gateway::serve(site.index, place, program, watch).await?);
+    }
     tell(&Event::Done {
         detail: format!(
-            "{} sites, {} data NIC(s) each, MTU {}",
+            "{} sites, {} data NIC(s) each, MTU {}; an external network behind each",
             sites.len(),
             options.nics,
             options.mtu

@@ -85,9 +85,9 @@ impl Switches {
             .vsctl(switches::bridges(site, options.nics))
             .await
             .with_context(|| format!("making the bridges of {name}"))?;
-        for nic in 0..options.nics {
-            whole_frames(name, &format!("data{nic}")).await?;
-            whole_frames(&switches::space(site), &format!("port{nic}")).await?;
+        for (nic, port) in site::plugs(options.nics) {
+            whole_frames(name, &nic).await?;
+            whole_frames(&switches::space(site), &port).await?;
         }
         Ok((switches, pillars))
     }
@@ -142,6 +142,17 @@ impl Switches {
             let text = self.ofctl("meter-stats", bridge, &[], None).await?;
             all += switches::dropped(&text)
                 .with_context(|| format!("the meters of {} say {text:?}", SITES[self.site]))?;
+        }
+        Ok(all)
+    }
+
+    /// Packets that no access rule allowed, or that one denied.
+    pub async fn denied(&self) -> Result<u64> {
+        let mut all = 0;
+        for bridge in BRIDGES {
+            let text = self.ofctl("dump-flows", bridge, &[], None).await?;
+            all += switches::denied(&text)
+                .with_context(|| format!("the flows of {} say {text:?}", SITES[self.site]))?;
         }
         Ok(all)
     }

@@ -1,9 +1,16 @@
 //! The lab's processes: this program again, told which part it plays. `dtnctl lab part …` is not
 //! meant for people; the lab calls it.
 
-use crate::{capsule, janitor, place::Place, probe, relay, runtime, site};
+use crate::{capsule, janitor, knock, place::Place, probe, relay, runtime, site};
 use anyhow::{Context, Result, bail};
-use std::{ffi::OsString, net::Ipv4Addr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    str::FromStr,
+    time::Duration,
+};
 
 /// Which part a process plays.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +53,18 @@ pub enum Part {
     Ping {
         /// Where to.
         to: Ipv4Addr,
+    },
+    /// Sends back what arrives, for who knocks.
+    Answer {
+        /// TCP ports.
+        ports: Vec<u16>,
+    },
+    /// Knocks at all of them at once.
+    Knock {
+        /// Where.
+        to: Vec<SocketAddr>,
+        /// For how long.
+        wait: Duration,
     },
     /// Stands in front of runc.
     Runtime {
@@ -100,6 +119,13 @@ impl Part {
                 length: Duration::from_millis(number("--ms")?),
             },
             Some("ping") => Self::Ping { to: address()? },
+            Some("answer") => Self::Answer {
+                ports: list(&text("--ports")?)?,
+            },
+            Some("knock") => Self::Knock {
+                to: list(&text("--to")?)?,
+                wait: Duration::from_millis(number("--ms")?),
+            },
             Some("runtime") => {
                 let (runc, arguments) = rest.split_first().context("runc is not named")?;
                 Self::Runtime {
@@ -110,6 +136,16 @@ impl Part {
             _ => bail!("the lab has no part {}", name.display()),
         })
     }
+}
+
+/// What is written with commas between.
+fn list<T: FromStr>(text: &str) -> Result<Vec<T>>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    text.split(',')
+        .map(|one| one.parse().with_context(|| format!("{one:?} of {text:?}")))
+        .collect()
 }
 
 /// Round trips of a trial.
@@ -136,6 +172,8 @@ pub fn play(part: Part) -> Result<ExitCode> {
         Part::Far { warm_up } => probe::far(warm_up)?,
         Part::Send { to, length } => probe::send(to, length)?,
         Part::Ping { to } => probe::ping(to, TRIPS)?,
+        Part::Answer { ports } => knock::answer(&ports)?,
+        Part::Knock { to, wait } => knock::knock(&to, wait)?,
         Part::Runtime { runc, arguments } => match runtime::become_runc(&runc, &arguments)? {},
     }
     Ok(ExitCode::SUCCESS)

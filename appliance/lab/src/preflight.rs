@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Programs of the machine that the lab runs, with the Debian package of each.
-pub const PROGRAMS: [(&str, &str); 8] = [
+pub const PROGRAMS: [(&str, &str); 9] = [
     ("podman", "podman"),
     ("runc", "runc"),
     ("conmon", "conmon"),
@@ -22,6 +22,7 @@ pub const PROGRAMS: [(&str, &str); 8] = [
     ("nsenter", "util-linux"),
     ("ip", "iproute2"),
     ("tc", "iproute2"),
+    ("nft", "nftables"),
 ];
 
 /// Debian's package of Open vSwitch, which brings its other one along.
@@ -131,7 +132,7 @@ pub fn look(options: &Options) -> Facts {
     let has = |name: &str| !missing_programs.iter().any(|(missing, _)| missing == name);
     Facts {
         root,
-        kernel_lacks: if root && has("ip") && has("tc") && has("unshare") {
+        kernel_lacks: if root && ["ip", "tc", "nft", "unshare"].into_iter().all(has) {
             kernel_lacks(openflow)
         } else {
             Vec::new()
@@ -336,6 +337,14 @@ fn kernel_lacks(openflow: bool) -> Vec<String> {
         (
             "HTB queues (CONFIG_NET_SCH_HTB)",
             "tc qdisc add dev lo root htb",
+        ),
+        (
+            "macvlan links (CONFIG_MACVLAN)",
+            "ip link add name try0 type veth peer name try1 && ip link add link try0 name try2 type macvlan",
+        ),
+        (
+            "packet filters that know connections (CONFIG_NF_TABLES, CONFIG_NFT_CT)",
+            "nft 'add table inet try; add chain inet try forward { type filter hook forward priority 0; }; add rule inet try forward ct state established counter accept'",
         ),
     ];
     tries

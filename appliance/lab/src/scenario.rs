@@ -11,6 +11,7 @@ use dtn_api::{
     IfName, LOCAL_BASE, Name, Rate, Span,
     client::Client,
     local::{Ask, DeployRequest, LocalSlice, Negotiation, NegotiationState, Pod, PodPhase},
+    nic::NicClass,
     slice::{DataPlane, RemoteEnd, Reservation},
 };
 use std::{
@@ -50,7 +51,7 @@ pub struct Agreed {
     pub asked: Instant,
 }
 
-fn name<T: std::str::FromStr>(text: &str) -> Result<T>
+pub(crate) fn name<T: std::str::FromStr>(text: &str) -> Result<T>
 where
     T::Err: std::error::Error + Send + Sync + 'static,
 {
@@ -86,15 +87,48 @@ pub async fn reserve(all: &[Daemons], options: &Options) -> Result<Agreed> {
         bail!("{} sites are up, and two are needed", all.len())
     };
     let asked = Instant::now();
-    let begun: Negotiation = first
+    let settled = negotiate(first, &ask(options, second.site)?).await?;
+    let (near, far) = (read_back(first).await?, read_back(second).await?);
+    for (daemons, slice) in [(first, &near), (second, &far)] {
+        ensure!(
+            slice.slice.status.reservation == Reservation::Committed,
+            "{} says that the slice is {:?}, and it was agreed",
+            daemons.site,
+            slice.slice.status.reservation
+        );
+    }
+    let (here, there) = (near.slice.spec.qos.rate_bps, far.slice.spec.qos.rate_bps);
+    ensure!(
+        here == there,
+        "the two domains do not say the same rate: {here} and {there} bit/s"
+    );
+    ensure!(
+        near.slice.stitch.is_some() && near.slice.stitch == far.slice.stitch,
+        "the two slices are not of one stitch: {:?} and {:?}",
+        near.slice.stitch,
+        far.slice.stitch
+    );
+    Ok(Agreed {
+        rate: Rate::from_bps(here),
+        limited_by: settled
+            .offer
+            .map_or_else(|| "not told".to_owned(), |offer| offer.limited_by),
+        ceiling: near.ceiling,
+        asked,
+    })
+}
+
+/// Negotiates a slice and waits until it is agreed.
+pub async fn negotiate(daemons: &Daemons, ask: &Ask) -> Result<Negotiation> {
+    let begun: Negotiation = daemons
         .dtn
-        .post(&format!("{LOCAL_BASE}/slices"), &ask(options, second.site)?)
+        .post(&format!("{LOCAL_BASE}/slices"), ask)
         .await
-        .context("asking for the slice")?;
+        .with_context(|| format!("asking for the slice {}", ask.name))?;
     let path = format!("{LOCAL_BASE}/negotiations/{}", begun.id);
     let said = std::cell::RefCell::new(begun.reason.clone());
     let settle = || async {
-        let now: Negotiation = first.dtn.get(&path).await?;
+        let now: Negotiation = daemons.dtn.get(&path).await?;
         said.borrow_mut().clone_from(&now.reason);
         use NegotiationState::{Agreed, Ended, Failed, Refused, Waiting};
         Ok(matches!(now.state, Agreed | Ended | Failed | Refused | Waiting).then_some(now))
@@ -118,38 +152,14 @@ pub async fn reserve(all: &[Daemons], options: &Options) -> Result<Agreed> {
                 )
             });
         bail!(
-            "the slice was not agreed ({:?}): {}{}",
+            "the slice {} was not agreed ({:?}): {}{}",
+            ask.name,
             settled.state,
             settled.reason,
             fits.unwrap_or_default()
         );
     }
-    let (near, far) = (read_back(first).await?, read_back(second).await?);
-    for (daemons, slice) in [(first, &near), (second, &far)] {
-        ensure!(
-            slice.slice.status.reservation == Reservation::Committed,
-            "{} says that the slice is {:?}, and it was agreed",
-            daemons.site,
-            slice.slice.status.reservation
-        );
-    }
-    let (here, there) = (near.slice.spec.qos.rate_bps, far.slice.spec.qos.rate_bps);
-    ensure!(
-        here == there,
-        "the two domains do not say the same rate: {here} and {there} bit/s"
-    );
-    ensure!(
-        near.slice.stitch.is_some() && near.slice.stitch == far.slice.stitch,
-        "the two slices are not of one stitch: {:?} and {:?}",
-        near.slice.stitch,
-        far.slice.stitch
-    );
-    Ok(Agreed {
-        rate: Rate::from_bps(here),
-        limited_by: offer.map_or_else(|| "not told".to_owned(), |offer| offer.limited_by.clone()),
-        ceiling: near.ceiling,
-        asked,
-    })
+    Ok(settled)
 }
 
 /// Looks from now on, without a pause that would be seen, how long after the request the slice's data
@@ -179,13 +189,19 @@ async fn read_back(daemons: &Daemons) -> Result<LocalSlice> {
         .with_context(|| format!("reading the slice back from {}", daemons.site))
 }
 
-/// Folder of the pod's data at a site.
+/// Folder of the transfer pod's data at a site.
 pub fn data(place: &Place, site: &str) -> PathBuf {
-    place.root(site).join("srv/dtn").join(POD).join("data")
+    data_of(place, site, POD)
 }
-/// Folder of the pod's keys at a site.
+/// Folder of the transfer pod's keys at a site.
 pub fn keys(place: &Place, site: &str) -> PathBuf {
-    place.root(site).join("srv/dtn").join(POD).join("keys")
+    keys_of(place, site, POD)
+}
+fn data_of(place: &Place, site: &str, pod: &str) -> PathBuf {
+    place.root(site).join("srv/dtn").join(pod).join("data")
+}
+fn keys_of(place: &Place, site: &str, pod: &str) -> PathBuf {
+    place.root(site).join("srv/dtn").join(pod).join("keys")
 }
 
 /// Makes a transfer key for this run and lays it at both sites, as the two admins would have agreed
@@ -210,39 +226,62 @@ pub fn lay_keys(place: &Place, sites: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Which pod is deployed, where it is attached.
+pub struct Deployed<'a> {
+    /// Its name.
+    pub pod: &'a str,
+    /// Its slice.
+    pub slice: &'a str,
+    /// Its NIC.
+    pub nic: &'a str,
+    /// How it is given that.
+    pub class: NicClass,
+}
+
 /// Deploys the transfer pod and waits until it runs.
 pub async fn deploy(daemons: &Daemons, options: &Options, place: &Place) -> Result<Pod> {
+    let transfer = Deployed {
+        pod: POD,
+        slice: SLICE,
+        nic: "data0",
+        class: options.nic,
+    };
+    deploy_as(daemons, place, &transfer).await
+}
+
+/// Deploys a pod of the template and waits until it runs.
+pub async fn deploy_as(daemons: &Daemons, place: &Place, wanted: &Deployed<'_>) -> Result<Pod> {
     let mut values = BTreeMap::new();
     for (value, folder) in [
-        ("data_dir", data(place, daemons.site)),
-        ("keys_dir", keys(place, daemons.site)),
+        ("data_dir", data_of(place, daemons.site, wanted.pod)),
+        ("keys_dir", keys_of(place, daemons.site, wanted.pod)),
     ] {
         values.insert(value.to_owned(), folder.display().to_string());
     }
     let request = DeployRequest {
         template: name(TEMPLATE)?,
-        name: name::<Name>(POD)?,
+        name: name::<Name>(wanted.pod)?,
         values,
-        slice: Some(name(SLICE)?),
-        nic_class: options.nic,
-        nic: Some(name("data0")?),
+        slice: Some(name(wanted.slice)?),
+        nic_class: wanted.class,
+        nic: Some(name(wanted.nic)?),
         dry_run: false,
     };
+    let what = format!("the pod {} of {}", wanted.pod, daemons.site);
     let _: Pod = daemons
         .dtn
         .post(&format!("{LOCAL_BASE}/pods"), &request)
         .await
-        .with_context(|| format!("deploying the pod at {}", daemons.site))?;
-    let path = format!("{LOCAL_BASE}/pods/{POD}");
+        .with_context(|| format!("deploying {what}"))?;
+    let path = format!("{LOCAL_BASE}/pods/{}", wanted.pod);
     let running = || async {
         let pod: Pod = daemons.dtn.get(&path).await?;
         Ok(matches!(pod.phase, PodPhase::Running | PodPhase::Failed).then_some(pod))
     };
-    let pod = until(&format!("the pod of {} runs", daemons.site), running).await?;
+    let pod = until(&format!("{what} runs"), running).await?;
     ensure!(
         pod.phase == PodPhase::Running,
-        "the pod of {} is {:?}: {}",
-        daemons.site,
+        "{what} is {:?}: {}",
         pod.phase,
         pod.message
     );
@@ -267,21 +306,21 @@ pub async fn enforced(daemons: &Daemons) -> Result<Option<String>> {
     Ok(slice.warning)
 }
 
-/// Takes the pod down, so that the NIC comes home and the lease is given back.
-pub async fn undeploy(daemons: &Daemons) -> Result<()> {
+/// Takes a pod down, so that the NIC comes home and the lease is given back.
+pub async fn undeploy(daemons: &Daemons, pod: &str) -> Result<()> {
     daemons
         .dtn
-        .delete(&format!("{LOCAL_BASE}/pods/{POD}"), None)
+        .delete(&format!("{LOCAL_BASE}/pods/{pod}"), None)
         .await
-        .with_context(|| format!("taking the pod of {} down", daemons.site))
+        .with_context(|| format!("taking the pod {pod} of {} down", daemons.site))
 }
 
-/// Ends the slice on both sides.
-pub async fn give_back(daemons: &Daemons) -> Result<()> {
+/// Ends a slice, on both sides where it has two.
+pub async fn give_back(daemons: &Daemons, slice: &str) -> Result<()> {
     daemons
         .dtn
-        .delete(&format!("{LOCAL_BASE}/slices/{SLICE}"), None)
+        .delete(&format!("{LOCAL_BASE}/slices/{slice}"), None)
         .await
-        .with_context(|| format!("giving the slice of {} back", daemons.site))?;
+        .with_context(|| format!("giving the slice {slice} of {} back", daemons.site))?;
     Ok(())
 }

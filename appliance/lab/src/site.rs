@@ -2,7 +2,7 @@
 //! management link. All of it is made with iproute2, inside the capsule.
 
 use crate::{
-    Options,
+    Options, daemons, gateway,
     options::Fabric,
     pillar::{Pillar, Watch},
     place::{Place, SITES},
@@ -20,7 +20,17 @@ use std::{
 use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 
 /// Names of the namespaces in the capsule; the machine must not have the same.
-pub const NAMESPACES: [&str; 5] = ["daejeon", "busan", "daejeon-switch", "busan-switch", "wan"];
+pub const NAMESPACES: [&str; 7] = [
+    "daejeon",
+    "busan",
+    "daejeon-outside",
+    "busan-outside",
+    "daejeon-switch",
+    "busan-switch",
+    "wan",
+];
+/// How many of them have somebody in them who speaks: the first ones.
+const SPEAKING: usize = 2 * SITES.len();
 
 /// The management network, IPv4: 10.254.0.0/24, the hosts from 11, their switches from 21.
 pub fn management_v4(index: usize) -> Ipv4Addr {
@@ -48,6 +58,13 @@ pub struct Site {
     pub index: usize,
     /// The anchor, which holds the host's namespaces.
     pid: u32,
+}
+
+/// The NICs of a host that are plugged into its site's switch, each with its port there.
+pub fn plugs(nics: u32) -> Vec<(String, String)> {
+    let data = (0..nics).map(|nic| (format!("data{nic}"), format!("port{nic}")));
+    let others = gateway::PLUGS.map(|(nic, port)| (nic.to_owned(), port.to_owned()));
+    data.chain(others).collect()
 }
 
 /// The commands of `ip -batch` that make the sites and their cables up to the borders. Every name is
@@ -90,17 +107,20 @@ pub fn cabling(options: &Options) -> String {
         } else {
             line(switches::management_link(index).trim_end().to_owned());
         }
-        for nic in 0..options.nics {
+        for (nic, port) in plugs(options.nics) {
             line(format!(
-                "-n {switch} link add port{nic} mtu {mtu} type veth peer name data{nic} mtu {mtu} netns {site}"
+                "-n {switch} link add {port} mtu {mtu} type veth peer name {nic} mtu {mtu} netns {site}"
             ));
             let master = if bridged { "master switch " } else { "" };
-            line(format!("-n {switch} link set port{nic} {master}up"));
+            line(format!("-n {switch} link set {port} {master}up"));
             // a NIC that nobody uses yet is plugged in: carrier is there once it is set up
-            line(format!("-n {site} link set data{nic} up"));
+            line(format!("-n {site} link set {nic} up"));
         }
         if bridged {
             line(format!("-n {switch} link set switch mtu {mtu} up"));
+        }
+        for command in gateway::cabling(index, &daemons::pools(index)).lines() {
+            line(command.to_owned());
         }
     }
     text
@@ -157,7 +177,7 @@ pub async fn build(
         shell::run("ip", ["netns", "add", space], SHORT).await?;
     }
     // switches and the wide area speak for nobody: no neighbour discovery, no multicast reports
-    for space in &NAMESPACES[SITES.len()..] {
+    for space in &NAMESPACES[SPEAKING..] {
         let quiet = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6";
         shell::run("ip", ["netns", "exec", space, "sh", "-c", quiet], SHORT).await?;
     }

@@ -13,7 +13,7 @@
 //! 0.53), and paced at 300 Mbit it sent 249 segments again in 5 s and not 959, for half the processor
 //! time: a frame is copied through the kernel twice per site and not six times.
 
-use crate::{Options, place::SITES, probe};
+use crate::{Options, place::SITES, probe, site};
 use dtn_api::Rate;
 use std::{fmt::Write, net::Ipv4Addr, time::Duration};
 
@@ -100,8 +100,8 @@ pub fn bridges(site: usize, nics: u32) -> Vec<String> {
             ));
         }
     }
-    for nic in 0..nics {
-        say(format!("add-port {ACCESS} port{nic}"));
+    for (_, port) in site::plugs(nics) {
+        say(format!("add-port {ACCESS} {port}"));
     }
     words
 }
@@ -201,10 +201,10 @@ plain = true
             options.mtu
         );
     }
-    for nic in 0..options.nics {
+    for (nic, port) in site::plugs(options.nics) {
         let _ = write!(
             text,
-            "\n[[port]]\nnic = \"{host}/data{nic}\"\nat = \"{ACCESS}/port{nic}\"\n"
+            "\n[[port]]\nnic = \"{host}/{nic}\"\nat = \"{ACCESS}/{port}\"\n"
         );
     }
     text
@@ -228,6 +228,20 @@ pub fn dropped(meter_stats: &str) -> Option<u64> {
         }
         let count = counters.split_whitespace().next()?.parse::<u64>().ok()?;
         all = all.checked_add(count)?;
+    }
+    Some(all)
+}
+
+/// Packets that the rules of the table of access have dropped, from `ovs-ofctl dump-flows`.
+pub fn denied(flows: &str) -> Option<u64> {
+    let mut all = 0_u64;
+    for line in flows.lines().map(str::trim) {
+        if !line.contains("table=10,") || !line.ends_with("actions=drop") {
+            continue;
+        }
+        let (_, count) = line.split_once("n_packets=")?;
+        let digits = count.split(',').next()?.trim();
+        all = all.checked_add(digits.parse().ok()?)?;
     }
     Some(all)
 }

@@ -8,6 +8,9 @@ use dtn_api::{Rate, Size};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
+mod gateways;
+pub use gateways::{GatewayEvidence, Knock, RuleChange};
+
 /// Version of the JSON; it changes when a field changes its meaning.
 pub const REPORT_VERSION: u32 = 1;
 
@@ -168,6 +171,9 @@ pub struct Report {
     pub simulated_wire: bool,
     /// One by one.
     pub directions: Vec<Direction>,
+    /// The gateways, site by site.
+    #[serde(default)]
+    pub gateways: Vec<GatewayEvidence>,
     /// What the machine is: kernel, processors, memory.
     pub machine: String,
     /// What was done only because this machine lacks something, in words.
@@ -222,6 +228,9 @@ impl Report {
         );
         for direction in &self.directions {
             direction.rows(self.slice.ceiling_bps, &mut row);
+        }
+        for gateway in &self.gateways {
+            row("gateway", gateway.line());
         }
         if self.simulated_wire {
             row(

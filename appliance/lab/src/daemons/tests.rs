@@ -52,6 +52,8 @@ fn the_wiring_of_switches_names_every_port_once() {
             "core/core-edge1",
             "core/core-edge2",
             "edge1/edge1-core",
+            "edge1/port-door0",
+            "edge1/port-visit0",
             "edge1/port0",
             "edge1/port1",
             "edge2/border",

@@ -24,7 +24,7 @@ fn one_command_makes_bridges_cables_and_ports() {
         "-- add-port edge1 edge1-core -- set interface edge1-core type=patch options:peer=core-edge1",
         "-- add-port core core-edge1 -- set interface core-edge1 type=patch options:peer=edge1-core",
         "-- add-port edge2 edge2-core -- set interface edge2-core type=patch options:peer=core-edge2",
-        "-- add-port edge1 port0 -- add-port edge1 port1",
+        "-- add-port edge1 port0 -- add-port edge1 port1 -- add-port edge1 port-visit0 -- add-port edge1 port-door0",
     ] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
@@ -92,4 +92,16 @@ fn only_the_drops_of_bands_are_counted() {
     assert_eq!(dropped(text), Some(42));
     assert_eq!(dropped("OFPST_METER reply (OF1.3) (xid=0x2):\n"), Some(0));
     assert_eq!(dropped("0: packet_count:? byte_count:?\n"), None);
+}
+
+#[test]
+fn only_what_access_has_dropped_is_counted() {
+    let text = "NXST_FLOW reply (xid=0x2):\n\
+         cookie=0x64740000, duration=1.5s, table=0, n_packets=7, n_bytes=420, priority=1 actions=drop\n\
+         cookie=0x64740001, duration=1.5s, table=10, n_packets=5, n_bytes=370, priority=100,metadata=0x1,dl_dst=02:00:00:00:00:01 actions=drop\n\
+         cookie=0x64740001, duration=1.5s, table=10, n_packets=4, n_bytes=370, priority=100,metadata=0x1,dl_src=02:00:00:00:00:01 actions=drop\n\
+         cookie=0x64740001, duration=1.5s, table=10, n_packets=9, n_bytes=370, priority=1,metadata=0x1 actions=goto_table:20\n";
+    assert_eq!(denied(text), Some(9));
+    assert_eq!(denied(""), Some(0));
+    assert_eq!(denied(" table=10, n_packets=many, actions=drop"), None);
 }

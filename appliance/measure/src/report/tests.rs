@@ -44,6 +44,32 @@ fn direction(ok: bool) -> Direction {
     }
 }
 
+fn gateway() -> GatewayEvidence {
+    let knock = |wanted: bool, seen: &str, explained: &str| Knock {
+        rules: "none".into(),
+        direction: "outbound".into(),
+        from: "10.20.0.12".into(),
+        to: "198.51.100.1:443".into(),
+        wanted,
+        seen: seen.into(),
+        explained: explained.into(),
+    };
+    GatewayEvidence {
+        site: "daejeon".into(),
+        name: "outside".into(),
+        ok: true,
+        wrong: vec![],
+        knocks: vec![knock(false, "silent", "deny"), knock(true, "open", "allow")],
+        changes: vec![RuleChange {
+            what: "allow outbound tcp 443-444".into(),
+            in_force_ms: Some(85.4),
+        }],
+        denied_outbound: 3,
+        denied_inbound: 4,
+        denied_by_switches: Some(5),
+    }
+}
+
 fn report(ok: bool) -> Report {
     let first = direction(ok);
     let mut report = Report {
@@ -89,6 +115,7 @@ fn report(ok: bool) -> Report {
         limited_by: LimitedBy::Tool,
         simulated_wire: true,
         directions: vec![first],
+        gateways: vec![gateway()],
         machine: "2 processors".into(),
         notes: vec![],
     };
@@ -125,6 +152,10 @@ fn scripts_find_the_fields() {
         "/fabric/carries_bps",
         "/fabric/request_to_active_ms",
         "/fabric/meter_drops",
+        "/gateways/0/ok",
+        "/gateways/0/knocks/0/wanted",
+        "/gateways/0/changes/0/in_force_ms",
+        "/gateways/0/denied_by_switches",
     ] {
         assert!(
             json.pointer(pointer).is_some_and(|v| !v.is_null()),
@@ -168,5 +199,43 @@ fn the_table_names_units_and_the_simulated_wire() {
         "0 frames dropped by meters",
     ] {
         assert!(table.contains(part), "{part:?} is not in\n{table}");
+    }
+}
+
+#[test]
+fn a_gateway_stands_in_one_line_and_what_went_wrong_is_said() {
+    let mut report = report(true);
+    let table = report.table();
+    let line = "outside of daejeon: 2 of 2 connections went as its rules say, allow outbound tcp 443-444 in force after 85 ms, 7 packets dropped by its host and 5 by the switches\n";
+    assert!(table.contains(line), "{table}");
+    let gateway = &mut report.gateways[0];
+    gateway.ok = false;
+    gateway.wrong = vec!["no rule: 198.51.100.1:443 was open".into()];
+    gateway.knocks[0].seen = "open".into();
+    gateway.changes[0].in_force_ms = None;
+    let table = report.table();
+    for part in [
+        "1 of 2 connections",
+        "allow outbound tcp 443-444 NOT IN FORCE",
+        "WRONG: no rule: 198.51.100.1:443 was open",
+    ] {
+        assert!(table.contains(part), "{part:?} is not in\n{table}");
+    }
+}
+
+#[test]
+fn a_connection_is_well_when_it_went_as_wanted_and_as_was_said() {
+    let well = &gateway().knocks;
+    assert!(well.iter().all(Knock::ok));
+    for (at, seen, explained) in [
+        (0, "open", "deny"),
+        (0, "refused", "deny"),
+        (0, "silent", "allow"),
+        (1, "silent", "allow"),
+        (1, "open", "deny"),
+    ] {
+        let mut knock = well[at].clone();
+        (knock.seen, knock.explained) = (seen.into(), explained.into());
+        assert!(!knock.ok(), "{knock:?}");
     }
 }
