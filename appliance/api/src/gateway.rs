@@ -457,6 +457,22 @@ pub struct StandingRule {
     pub switches: Option<Count>,
 }
 
+/// The access rules of a gateway with how they stand: answer of `GET` and `PUT
+/// /gateways/{name}/access_rules`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StandingRules {
+    /// In the order of their numbers.
+    pub items: Vec<StandingRule>,
+    /// Counts changes; the ETag.
+    pub version: u64,
+    /// What no rule allowed, both ways, at the gateway's host.
+    pub denied_host: Count,
+    /// What no rule allowed in the switches; none where the fabric has no switches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied_switches: Option<Count>,
+}
+
 /// Answer of `GET /gateways/{name}/explain`: what happens to a packet, and to the one that answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -530,6 +546,23 @@ mod tests {
         );
         let strange = packet(Direction::Inbound, "192.0.2.7", "10.20.0.11", 40000, 443);
         assert_eq!(number(&strange), None);
+    }
+
+    #[test]
+    fn a_rule_with_how_it_stands_is_read_as_it_was_written() {
+        let standing = StandingRule {
+            rule: rule(
+                r#"{"priority":20,"action":"allow","direction":"inbound","slice":"lhc","match":{"src":"192.0.2.0/24"},"note":"x"}"#,
+            ),
+            in_force: true,
+            host: Count::default(),
+            switches: None,
+        };
+        let text = serde_json::to_string(&standing).unwrap();
+        assert_eq!(
+            serde_json::from_str::<StandingRule>(&text).unwrap(),
+            standing
+        );
     }
 
     #[test]

@@ -89,9 +89,13 @@ pub fn permits(principal: &Principal, method: &Method, route: &str) -> bool {
     }
     match principal {
         Principal::Admin | Principal::Operator => true,
-        // its own hosts, leases and slices; handlers look at whose they are
+        // its own hosts, leases, slices and gateways; handlers look at whose they are
         Principal::Node(_) => match route {
             "/hosts" | "/topology" | "/domains" | "/domains/{name}" | "/domain_document" => get,
+            // who passes a gateway is an operator's to say, not its host's
+            "/gateways/{name}/access_rules"
+            | "/gateways/{name}/access_rules/{number}"
+            | "/gateways/{name}/explain" => get,
             "/invitations"
             | "/stitches/inbound"
             | "/events"
@@ -194,6 +198,18 @@ mod tests {
             (&node, Method::PUT, "/hosts/{id}", true),
             (&node, Method::POST, "/slices/{id}/leases", true),
             (&node, Method::GET, "/events", false),
+            (&node, Method::PUT, "/gateways/{name}", true),
+            (&node, Method::PUT, "/gateways/{name}/report", true),
+            (&node, Method::GET, "/gateways/{name}/access_rules", true),
+            (&node, Method::PUT, "/gateways/{name}/access_rules", false),
+            (
+                &node,
+                Method::DELETE,
+                "/gateways/{name}/access_rules/{number}",
+                false,
+            ),
+            (&peer, Method::GET, "/gateways", false),
+            (&peer, Method::GET, "/gateways/{name}/explain", false),
         ];
         for (who, method, route, may) in cases {
             assert_eq!(permits(who, &method, route), may, "{who} {method} {route}");

@@ -12,7 +12,7 @@ use crate::{
     state::{BadRow, Change, KeptReply, State},
     store::{Store, StoreError},
 };
-use dtn_api::{Name, Problem, domain::Event, problem::Kind};
+use dtn_api::{Name, Problem, domain::Event, gateway::GatewayReport, problem::Kind};
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -22,17 +22,20 @@ use std::{
 use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
+mod access;
 mod availability;
 mod bookings;
 mod clock;
 mod coordination;
 mod federation;
+mod gateways;
 mod hosts;
 mod intents;
 mod leasing;
 mod stitching;
 mod switches;
 
+pub use access::Only;
 pub use clock::run as run_clock;
 
 /// How long the first answer to an idempotency key is kept, in seconds: a day.
@@ -53,6 +56,8 @@ pub struct Engine {
     state: Mutex<State>,
     /// When each domain was last heard; what is written down lags behind.
     heard: StdMutex<BTreeMap<Name, Timestamp>>,
+    /// What each gateway's host has said last.
+    reported: StdMutex<BTreeMap<Name, GatewayReport>>,
     /// Something is owed to another domain.
     owed: Notify,
     /// The domains whose certificates are believed have changed.
@@ -194,6 +199,7 @@ impl Engine {
             store,
             state: Mutex::new(state),
             heard: StdMutex::new(heard),
+            reported: StdMutex::new(BTreeMap::new()),
             owed: Notify::new(),
             peers_changed: Notify::new(),
             changed: Notify::new(),

@@ -3,12 +3,13 @@
 //!
 //! The way of a request: [`serve`] takes the connection and knows who calls ([`auth`]),
 //! [`routes`] read it, [`engine`] decides with the rules of [`slices`], [`admission`],
-//! [`topology`], [`leases`], [`stitches`] and makes the decision durable ([`store`], [`state`])
-//! before it is answered. What the slices then need of the network is told to the [`fabric`], which
-//! says what it has read back.
+//! [`topology`], [`leases`], [`stitches`], [`gateways`], [`access`] and makes the decision durable
+//! ([`store`], [`state`]) before it is answered. What the slices then need of the network is told to
+//! the [`fabric`], which says what it has read back.
 //!
 //! A library first: `dtnd` and every test can run one in their own process.
 
+pub mod access;
 pub mod addresses;
 pub mod admission;
 pub mod auth;
@@ -18,6 +19,7 @@ pub mod document;
 pub mod engine;
 pub mod fabric;
 mod failpoint;
+pub mod gateways;
 pub mod invitations;
 pub mod labels;
 pub mod leases;

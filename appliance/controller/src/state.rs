@@ -4,8 +4,8 @@
 //! start: what is in memory is always what a restart would find.
 
 use crate::{
-    invitations::InvitationRow, leases::LeaseRow, slices::Booking, stitches::StitchRow, store::Op,
-    store::Rows,
+    access::AccessRow, gateways::GatewayRow, invitations::InvitationRow, leases::LeaseRow,
+    slices::Booking, stitches::StitchRow, store::Op, store::Rows,
 };
 use dtn_api::{
     HostId, Name,
@@ -77,6 +77,14 @@ pub enum Change {
     Lease(LeaseRow),
     /// Nobody needs to know this lease any more.
     NoLease(Uuid),
+    /// A gateway.
+    Gateway(Box<GatewayRow>),
+    /// No such gateway any more.
+    NoGateway(Name),
+    /// The access rules of a gateway.
+    Access(AccessRow),
+    /// The access rules went with their gateway.
+    NoAccess(Name),
     /// An invitation.
     Invitation(InvitationRow),
     /// An invitation that ran out.
@@ -112,6 +120,10 @@ impl Change {
             Self::NoBooking(id) => Op::Delete(format!("slice/{id}")),
             Self::Lease(row) => put(format!("lease/{}", row.lease.id), row),
             Self::NoLease(id) => Op::Delete(format!("lease/{id}")),
+            Self::Gateway(row) => put(format!("gateway/{}", row.name), row),
+            Self::NoGateway(name) => Op::Delete(format!("gateway/{name}")),
+            Self::Access(row) => put(format!("access/{}", row.gateway), row),
+            Self::NoAccess(name) => Op::Delete(format!("access/{name}")),
             Self::Invitation(row) => put(format!("invitation/{}", row.id), row),
             Self::NoInvitation(id) => Op::Delete(format!("invitation/{id}")),
             Self::Peer(row) => put(format!("peer/{}", row.name), row),
@@ -148,6 +160,10 @@ pub struct State {
     pub bookings: BTreeMap<Uuid, Booking>,
     /// Leases.
     pub leases: BTreeMap<Uuid, LeaseRow>,
+    /// Gateways.
+    pub gateways: BTreeMap<Name, GatewayRow>,
+    /// Access rules, by gateway.
+    pub access: BTreeMap<Name, AccessRow>,
     /// Invitations.
     pub invitations: BTreeMap<Uuid, InvitationRow>,
     /// Other domains.
@@ -180,6 +196,8 @@ impl State {
                 "host" => Change::Host(read(&key, &value)?),
                 "slice" => Change::Booking(Box::new(read(&key, &value)?)),
                 "lease" => Change::Lease(read(&key, &value)?),
+                "gateway" => Change::Gateway(Box::new(read(&key, &value)?)),
+                "access" => Change::Access(read(&key, &value)?),
                 "invitation" => Change::Invitation(read(&key, &value)?),
                 "peer" => Change::Peer(read(&key, &value)?),
                 "stitch" => Change::Stitch(read(&key, &value)?),
@@ -217,6 +235,18 @@ impl State {
             }
             Change::NoLease(id) => {
                 self.leases.remove(&id);
+            }
+            Change::Gateway(row) => {
+                self.gateways.insert(row.name.clone(), *row);
+            }
+            Change::NoGateway(name) => {
+                self.gateways.remove(&name);
+            }
+            Change::Access(row) => {
+                self.access.insert(row.gateway.clone(), row);
+            }
+            Change::NoAccess(name) => {
+                self.access.remove(&name);
             }
             Change::Invitation(row) => {
                 self.invitations.insert(row.id, row);

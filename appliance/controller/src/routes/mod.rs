@@ -17,6 +17,11 @@
 //! | `/leases` | GET `?node=`; `/leases/{id}` GET, PATCH LeasePatch → Lease, DELETE |
 //! | `/leases:renew` | POST RenewBatch → List of RenewResult |
 //! | `/availability` | POST AvailabilityQuery → Availability |
+//! | `/gateways` | GET; `/gateways/{name}` PUT GatewaySpec → Gateway, GET, DELETE |
+//! | `/gateways/{name}/report` | PUT GatewayReport → Gateway |
+//! | `/gateways/{name}/access_rules` | GET, PUT AccessRules → StandingRules `?dry_run=true` |
+//! | `/gateways/{name}/access_rules/{number}` | GET, PUT AccessRule → StandingRule, DELETE |
+//! | `/gateways/{name}/explain?src=&dst=&proto=&dst_port=` | GET → Explanation |
 //! | `/stitches` | GET, POST StitchSpec → Stitch `?dry_run=true`; `/stitches/{id}` GET |
 //! | `/stitches/inbound` | POST StitchProposal → Stitch (other domains alone) |
 //! | `/stitches/{id}/actions/{action}` | POST: commit, abort, terminate, extend (Extend) → Stitch |
@@ -29,9 +34,11 @@
 //! the same key with the same body brings the first answer again (`Idempotency-Replayed: true`),
 //! with another body 422. Refusals are not kept: they have changed nothing. Every representation
 //! has an `ETag`; `If-Match` is honoured on every write of one, and DELETE of a slice demands it.
+//! `If-None-Match: *` makes an access rule only where none of its number is.
 
 mod domains;
 mod fabric;
+mod gateways;
 mod hosts;
 mod leases;
 mod request;
@@ -94,6 +101,12 @@ fn contract() -> OpenApiRouter<Api> {
         .routes(routes!(leases::list))
         .routes(routes!(leases::get, leases::patch, leases::delete))
         .routes(routes!(leases::renew))
+        .routes(routes!(gateways::list))
+        .routes(routes!(gateways::get, gateways::put, gateways::delete))
+        .routes(routes!(gateways::report))
+        .routes(routes!(gateways::rules, gateways::replace))
+        .routes(routes!(gateways::rule, gateways::set, gateways::remove))
+        .routes(routes!(gateways::explain))
         .routes(routes!(stitches::list, stitches::post))
         .routes(routes!(stitches::inbound))
         .routes(routes!(stitches::get))

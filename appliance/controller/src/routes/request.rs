@@ -73,10 +73,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-/// `Idempotency-Key` and `If-Match`.
+/// `Idempotency-Key`, `If-Match` and `If-None-Match`.
 pub(super) struct Headers {
     pub(super) key: Option<String>,
     pub(super) if_match: Option<u64>,
+    /// `If-None-Match: *`: only when it is not there yet.
+    pub(super) if_none_match: bool,
 }
 impl<S: Send + Sync> FromRequestParts<S> for Headers {
     type Rejection = Refusal;
@@ -101,6 +103,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Headers {
             }
         };
         Ok(Self {
+            if_none_match: text("if-none-match").as_deref().map(str::trim) == Some("*"),
             key: text("idempotency-key").map(|v| v.into_owned()),
             if_match,
         })
