@@ -8,8 +8,8 @@
 use super::{
     Difference,
     program::{
-        ADMIT, COOKIE, COOKIE_MASK, FlowId, GROUP_MASK, Group, Meter, MeterSpec, Resolved, tag_of,
-        text,
+        ACCESS, ADMIT, COOKIE, COOKIE_MASK, FlowId, GROUP_MASK, Group, Meter, MeterSpec, Resolved,
+        tag_of, text,
     },
 };
 use dtn_openflow::{
@@ -37,23 +37,37 @@ pub enum Step {
     /// Who is not wanted gets no frame in any more.
     Shut,
     /// What forwarded for them goes. Before anything new: a new slice may have the tag of an old
-    /// one, and must not find its rules.
+    /// one, and must not find its rules. Rules of the access table wait for [`Step::Revoke`]: they
+    /// bring nothing anywhere.
     Clear,
     /// Meters and groups, which rules refer to.
     Furnish,
+    /// Access rules that drop, before any new one that lets pass, and before there is a new way to a
+    /// gateway.
+    Deny,
+    /// Rules of the access table that let pass.
+    Allow,
     /// Rules that forward, when nobody is admitted to them yet.
     Forward,
+    /// Rules of the access table that let pass what is not wanted any more: the new ones are there.
+    Revoke,
+    /// And only now those that drop.
+    Lift,
     /// Who is wanted gets in; a changed rule takes the place of the old one.
     Admit,
     /// Meters that no rule uses any more: a meter takes its flows with it (OpenFlow 1.3.5 §6.5).
     Retire,
 }
 /// All steps, in order.
-pub const STEPS: [Step; 6] = [
+pub const STEPS: [Step; 10] = [
     Step::Shut,
     Step::Clear,
     Step::Furnish,
+    Step::Deny,
+    Step::Allow,
     Step::Forward,
+    Step::Revoke,
+    Step::Lift,
     Step::Admit,
     Step::Retire,
 ];
@@ -215,8 +229,10 @@ impl Work<'_> {
             .iter()
             .filter(|(id, _)| !wanted.flows.contains_key(*id))
         {
-            let step = match id.table {
-                ADMIT => Step::Shut,
+            let step = match (id.table, flow.instructions.is_empty()) {
+                (ADMIT, _) => Step::Shut,
+                (ACCESS, true) => Step::Lift,
+                (ACCESS, false) => Step::Revoke,
                 _ => Step::Clear,
             };
             self.changes.send(step, id.delete());
@@ -235,8 +251,10 @@ impl Work<'_> {
                     "other"
                 }
             };
-            let step = match id.table {
-                ADMIT => Step::Admit,
+            let step = match (id.table, flow.instructions.is_empty()) {
+                (ADMIT, _) => Step::Admit,
+                (ACCESS, true) => Step::Deny,
+                (ACCESS, false) => Step::Allow,
                 _ => Step::Forward,
             };
             // who gets into another slice leaves the old one first: its tag may be a new slice's

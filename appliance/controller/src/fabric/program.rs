@@ -3,7 +3,9 @@
 //!
 //! Three tables. Table 0 lets a frame in: from a member only with its own hardware address and one
 //! of its own addresses, from a cable or a border only with a slice's VLAN; it writes the slice's
-//! tag into the metadata. Table 10 is where access rules stand. Table 20 forwards within the tag.
+//! tag into the metadata. Table 10 is where access rules stand: in a slice with a gateway they decide
+//! about what goes to it and what comes from it, each frame once, at the switch where it enters.
+//! Table 20 forwards within the tag.
 //! A frame meets one meter on its whole way, at the switch of its sender: a second one of the same
 //! rate would take its share of a burst again.
 //!
@@ -12,12 +14,14 @@
 //! what keeps a tree with flooding free of loops and duplicates.
 //!
 //! * [`mod@slice`]: the rules of one slice along its tree.
+//! * [`access`]: who may pass a slice's gateway.
 //! * [`frames`]: which frames a rule is for.
 //! * [`meters`]: the guard's numbers, and which meter has which id.
 //! * [`ports`]: ranges of ports under masks.
 //! * [`resolved`]: a program with port numbers and meter ids, as OpenFlow has it.
 //! * [`text`]: a rule in words.
 
+pub mod access;
 pub mod frames;
 pub mod meters;
 pub mod ports;
@@ -59,12 +63,29 @@ pub const GROUP_MASK: u32 = 0xffff_0000;
 pub const fn cookie(tag: u16, purpose: Purpose) -> u64 {
     COOKIE | (tag as u64) << 16 | purpose as u64
 }
+/// The cookie of an access rule: as [`cookie`], with the rule's number in the bits 32 to 47, so that
+/// what each has counted can be read.
+pub const fn cookie_of(tag: u16, purpose: Purpose, number: u16) -> u64 {
+    cookie(tag, purpose) | (number as u64) << 32
+}
 /// The tag that a cookie of ours names; 0 where a rule belongs to a port and to no slice.
 pub const fn tag_of(cookie: u64) -> Option<u16> {
     if cookie & COOKIE_MASK == COOKIE {
         Some((cookie >> 16) as u16)
     } else {
         None
+    }
+}
+
+/// The number of the access rule that a cookie of ours names; 0 for every other rule, and for what no
+/// access rule allowed. None where it counts nothing that access rules decide about.
+pub const fn number_of(cookie: u64) -> Option<u16> {
+    const ALLOW: u16 = Purpose::Allow as u16;
+    const DENY: u16 = Purpose::Deny as u16;
+    const DENIED: u16 = Purpose::Denied as u16;
+    match (tag_of(cookie), cookie as u16) {
+        (Some(_), ALLOW | DENY | DENIED) => Some((cookie >> 32) as u16),
+        _ => None,
     }
 }
 
@@ -95,16 +116,43 @@ pub enum Purpose {
     /// Neighbour discovery that speaks for another's address is dropped, though it comes from the
     /// member's own.
     Forged = 11,
+    /// What a gateway forwards for strangers enters: packets from its hardware address with whatever
+    /// source.
+    Stranger = 12,
+    /// An access rule lets packets to or from a gateway pass.
+    Allow = 13,
+    /// An access rule drops them.
+    Deny = 14,
+    /// What says that a packet could not be delivered passes, where something is allowed.
+    Error = 15,
+    /// Whatever no access rule allows is dropped.
+    Denied = 16,
+    /// What a gateway itself says or is told passes.
+    Own = 17,
+    /// What a gateway brings from outside with an address of inside is dropped.
+    Posed = 18,
+    /// How hosts beyond a border find a gateway's hardware address, and it theirs.
+    Resolve = 19,
 }
 impl Purpose {
     /// Table and priority of its rules. Neighbour discovery is IPv6 as well, so it stands above the
     /// rules for packets: which of two rules of one priority meets a frame is undefined.
+    ///
+    /// Access rules stand below [`Purpose::place`] of [`Purpose::Allow`], each by its number
+    /// ([`access::priority`]).
     pub const fn place(self) -> (u8, u16) {
         match self {
             Self::Neighbour => (ADMIT, 30_200),
             Self::Forged => (ADMIT, 30_100),
             Self::Admit | Self::Arrive => (ADMIT, 30_000),
+            Self::Stranger => (ADMIT, 29_000),
             Self::Closed => (ADMIT, 10),
+            Self::Resolve => (ACCESS, 20_300),
+            Self::Own => (ACCESS, 20_200),
+            Self::Posed => (ACCESS, 20_100),
+            Self::Allow | Self::Deny => (ACCESS, 20_000),
+            Self::Error => (ACCESS, 10_000),
+            Self::Denied => (ACCESS, 2000),
             Self::Pass => (ACCESS, 1000),
             Self::Deliver => (FORWARD, 20_000),
             Self::Onward => (FORWARD, 19_000),
@@ -137,6 +185,8 @@ pub struct Rule {
     pub tag: u16,
     /// What it is for.
     pub purpose: Purpose,
+    /// The number of the access rule that it is a part of; 0 for every other rule.
+    pub number: u16,
     /// What happens to the frame.
     pub then: Then,
 }
@@ -151,8 +201,12 @@ pub enum Then {
         /// [`ACCESS`] or [`FORWARD`].
         table: u8,
     },
-    /// It loses its VLAN, takes the slice's tag and goes on to [`FORWARD`].
-    Arrive,
+    /// It loses its VLAN, takes the slice's tag and goes on to a table.
+    Arrive {
+        /// [`ACCESS`] from a border, [`FORWARD`] from a cable: what a cable brings has been judged
+        /// where it came in.
+        table: u8,
+    },
     /// It goes on to [`FORWARD`].
     Pass,
     /// It leaves.
@@ -208,6 +262,7 @@ pub struct Refusal {
 pub struct Programs {
     /// By switch; one without slices has an empty program.
     pub switches: BTreeMap<Name, Program>,
-    /// The slices that are in none of them.
+    /// The slices that are in none of them, and those whose gateway is shut since its rules cannot be
+    /// had.
     pub refused: Vec<Refusal>,
 }

@@ -179,7 +179,11 @@ async fn apply(
         Step::Shut => "the removal of rules that admit",
         Step::Clear => "the removal of rules that forward",
         Step::Furnish => "meters and groups",
+        Step::Deny => "access rules that drop",
+        Step::Allow => "access rules that let pass",
         Step::Forward => "rules that forward",
+        Step::Revoke => "the removal of access rules that let pass",
+        Step::Lift => "the removal of access rules that drop",
         Step::Admit => "rules that admit",
         Step::Retire => "the removal of meters",
     };

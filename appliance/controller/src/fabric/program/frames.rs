@@ -23,6 +23,11 @@ pub const ADVERTISEMENT: u8 = 136;
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// Where IPv6 multicast goes (RFC 2464 §7).
 const V6_MULTICAST: ([u8; 6], [u8; 6]) = ([0x33, 0x33, 0, 0, 0, 0], [0xff, 0xff, 0, 0, 0, 0]);
+/// To one station, whichever: the group bit is clear (IEEE 802 §8.2).
+const ONE_STATION: Field = Field::EthDst {
+    value: [0; 6],
+    mask: Some([1, 0, 0, 0, 0, 0]),
+};
 const LINK_LOCAL: (Ipv6Addr, Ipv6Addr) = (
     Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0),
     Ipv6Addr::new(0xffc0, 0, 0, 0, 0, 0, 0, 0),
@@ -51,6 +56,14 @@ pub(super) fn packets(mac: MacAddress, ip: IpAddr) -> Match {
         IpAddr::V6(addr) => (sent(mac, IPV6), Field::Ipv6Src { addr, mask: None }),
     };
     fields.push(source);
+    Match::new(fields)
+}
+
+/// What a gateway forwards for strangers, of the family of one of its addresses: from its hardware
+/// address to one station, since nothing else is forwarded.
+pub(super) fn strangers(mac: MacAddress, ip: IpAddr) -> Match {
+    let mut fields = sent(mac, if ip.is_ipv4() { IPV4 } else { IPV6 });
+    fields.push(ONE_STATION);
     Match::new(fields)
 }
 
@@ -136,7 +149,8 @@ pub(super) fn anything() -> Match {
     Match::new(Vec::new())
 }
 
-fn tagged(tag: u16, mut more: Vec<Field>) -> Match {
+/// Frames of a slice, behind table 0.
+pub(super) fn tagged(tag: u16, mut more: Vec<Field>) -> Match {
     more.push(Field::Metadata {
         value: u64::from(tag),
         mask: None,
@@ -155,10 +169,9 @@ pub(super) fn to(tag: u16, mac: MacAddress) -> Match {
     tagged(tag, vec![Field::EthDst { value, mask: None }])
 }
 
-/// What goes to one station, whichever (the group bit is clear, IEEE 802 §8.2).
+/// What goes to one station, whichever.
 pub(super) fn to_one(tag: u16) -> Match {
-    let (value, mask) = ([0; 6], Some([1, 0, 0, 0, 0, 0]));
-    tagged(tag, vec![Field::EthDst { value, mask }])
+    tagged(tag, vec![ONE_STATION])
 }
 
 /// What everyone in a slice must hear for addresses to be found: ARP to all, neighbour discovery

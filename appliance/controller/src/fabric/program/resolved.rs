@@ -1,7 +1,7 @@
 //! A program with the numbers that only a connected switch has: ports and meters.
 
 use super::{
-    FORWARD, GuardKey, MeterSpec, Program, Purpose, Refusal, Rule, Then, cookie, frames::DOT1Q,
+    FORWARD, GuardKey, MeterSpec, Program, Purpose, Refusal, Rule, Then, cookie_of, frames::DOT1Q,
 };
 use crate::fabric::network::PortRef;
 use dtn_openflow::{
@@ -29,7 +29,7 @@ pub struct FlowId {
 pub struct Flow {
     /// The slice; none for a flow of a port that slices share.
     pub slice: Option<Uuid>,
-    /// Whose it is and what for ([`cookie`]).
+    /// Whose it is and what for ([`cookie_of`]).
     pub cookie: u64,
     /// In the order in which a switch does them (OpenFlow 1.3.5 §5.9); none drops.
     pub instructions: Vec<Instruction>,
@@ -191,10 +191,10 @@ fn instructions(
             let then = [tagged, Instruction::GotoTable(*table)];
             meter.into_iter().chain(then).collect()
         }
-        Then::Arrive => vec![
+        Then::Arrive { table } => vec![
             Instruction::ApplyActions(vec![Action::PopVlan]),
             tagged,
-            Instruction::GotoTable(FORWARD),
+            Instruction::GotoTable(*table),
         ],
         Then::Pass => vec![Instruction::GotoTable(FORWARD)],
         Then::Out(exit) => vec![Instruction::ApplyActions(ports.out(exit)?)],
@@ -251,7 +251,7 @@ pub fn resolve(
         };
         let flow = Flow {
             slice: rule.slice,
-            cookie: cookie(rule.tag, rule.purpose),
+            cookie: cookie_of(rule.tag, rule.purpose, rule.number),
             instructions,
         };
         match resolved.flows.entry(id) {

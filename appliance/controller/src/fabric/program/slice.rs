@@ -2,7 +2,9 @@
 
 use super::{
     ACCESS, Exit, FORWARD, FlowKey, GROUP, GroupSpec, Guard, GuardKey, MeterSpec, Program,
-    Programs, Purpose, Refusal, Rule, Then, frames,
+    Programs, Purpose, Refusal, Rule, Then,
+    access::{self, Entering, Judgement},
+    frames,
 };
 use crate::fabric::{
     Attached, Intent,
@@ -43,6 +45,11 @@ pub fn programs(network: &Network, intents: &[Intent]) -> Programs {
             Ok(tree) => {
                 taken.take(intent);
                 write(&tree, intent, &mut all.switches);
+                // its gateway alone is shut: members among themselves go on
+                let shut = intent.access.as_ref().and_then(access::refusal);
+                let slice = intent.slice;
+                all.refused
+                    .extend(shut.map(|reason| Refusal { slice, reason }));
             }
             Err(reason) => all.refused.push(Refusal {
                 slice: intent.slice,
@@ -193,7 +200,19 @@ struct Pen<'a> {
 }
 impl Pen<'_> {
     fn rule(&mut self, purpose: Purpose, from: Option<&PortRef>, matches: Match, then: Then) {
-        let (table, priority) = purpose.place();
+        let (_, priority) = purpose.place();
+        self.numbered(purpose, 0, priority, from, matches, then);
+    }
+    fn numbered(
+        &mut self,
+        purpose: Purpose,
+        number: u16,
+        priority: u16,
+        from: Option<&PortRef>,
+        matches: Match,
+        then: Then,
+    ) {
+        let (table, _) = purpose.place();
         let key = FlowKey {
             table,
             priority,
@@ -206,12 +225,29 @@ impl Pen<'_> {
             slice: (!shared).then_some(self.slice),
             tag: if shared { 0 } else { self.tag },
             purpose,
+            number,
             then,
         };
         self.program.flows.insert(key, rule);
     }
-    /// A member's way in, and whatever else its port brings.
-    fn admit(&mut self, member: &Attached, guard: Option<MeterSpec>) {
+    /// Who may pass the slice's gateway.
+    fn judge(&mut self, judgements: Vec<Judgement>) {
+        for Judgement {
+            purpose,
+            number,
+            matches,
+            then,
+        } in judgements
+        {
+            let priority = match number {
+                0 => purpose.place().1,
+                number => access::priority(number),
+            };
+            self.numbered(purpose, number, priority, None, matches, then);
+        }
+    }
+    /// A member's way in, and whatever else its port brings. A gateway brings what others sent too.
+    fn admit(&mut self, member: &Attached, guard: Option<MeterSpec>, gateway: bool) {
         let key = GuardKey {
             tag: self.tag,
             mac: member.mac,
@@ -233,6 +269,10 @@ impl Pen<'_> {
                 frames::packets(mac, *ip),
                 admit(ACCESS),
             );
+            if gateway {
+                let frames = frames::strangers(mac, *ip);
+                self.rule(Purpose::Stranger, from, frames, admit(ACCESS));
+            }
             match ip {
                 IpAddr::V4(ip) => self.rule(
                     Purpose::Neighbour,
@@ -269,6 +309,10 @@ fn write(tree: &Tree<'_>, intent: &Intent, switches: &mut BTreeMap<Name, Program
         let label = Some(tag);
         Some(Exit { port, label })
     };
+    let access = intent.access.as_ref();
+    let gateway = access.map(|access| access.gateway);
+    let own = intent.members.iter().find(|m| Some(m.mac) == gateway);
+    let own = own.map_or(&[][..], |member| &member.ips);
     for (name, neighbours) in &tree.switches {
         let Some(program) = switches.get_mut(*name) else {
             continue;
@@ -279,12 +323,13 @@ fn write(tree: &Tree<'_>, intent: &Intent, switches: &mut BTreeMap<Name, Program
             program,
         };
         let mut exits = BTreeSet::new();
+        let mut entering = Entering::default();
         for port in neighbours.values() {
             pen.rule(
                 Purpose::Arrive,
                 Some(port),
                 frames::labelled(tag),
-                Then::Arrive,
+                Then::Arrive { table: FORWARD },
             );
             exits.insert(Exit {
                 port: (*port).clone(),
@@ -293,7 +338,10 @@ fn write(tree: &Tree<'_>, intent: &Intent, switches: &mut BTreeMap<Name, Program
         }
         for member in &intent.members {
             let (purpose, exit) = if member.at.switch == **name {
-                pen.admit(member, guard);
+                let is = Some(member.mac) == gateway;
+                pen.admit(member, guard, is);
+                entering.gateway |= is;
+                entering.members |= !is;
                 let port = member.at.port.clone();
                 let exit = Exit { port, label: None };
                 // a set: several members behind one port hear a broadcast once
@@ -311,7 +359,10 @@ fn write(tree: &Tree<'_>, intent: &Intent, switches: &mut BTreeMap<Name, Program
             let exit = if border.at.switch == **name {
                 let port = &border.at.port;
                 let label = frames::labelled(border.label);
-                pen.rule(Purpose::Arrive, Some(port), label, Then::Arrive);
+                // always, so that a gateway that comes later is never reached around its rules
+                let then = Then::Arrive { table: ACCESS };
+                pen.rule(Purpose::Arrive, Some(port), label, then);
+                entering.border = true;
                 let exit = Exit {
                     port: port.clone(),
                     label: Some(border.label),
@@ -324,6 +375,9 @@ fn write(tree: &Tree<'_>, intent: &Intent, switches: &mut BTreeMap<Name, Program
             if let Some(exit) = exit {
                 pen.rule(Purpose::Beyond, None, frames::to_one(tag), Then::Out(exit));
             }
+        }
+        if let Some(access) = access.filter(|_| entering != Entering::default()) {
+            pen.judge(access::judgements(tag, access, own, entering));
         }
         pen.rule(Purpose::Pass, None, frames::of(tag), Then::Pass);
         for frames in frames::to_all(tag) {

@@ -57,6 +57,14 @@ fn some(parts: &[String], between: &str, none: &str) -> String {
     }
 }
 
+/// Ports' masks are read in hexadecimal.
+fn masked_port(name: &str, value: u16, mask: Option<u16>) -> String {
+    match mask {
+        Some(mask) => format!("{name}={value}/{mask:#06x}"),
+        None => format!("{name}={value}"),
+    }
+}
+
 fn masked<T: Display>(name: &str, value: T, mask: Option<T>) -> String {
     match mask {
         Some(mask) => format!("{name}={value}/{mask}"),
@@ -87,6 +95,13 @@ fn field(field: &Field) -> String {
         Field::ArpSha(value) => format!("arp_sha={}", mac(*value)),
         Field::Ipv6Src { addr, mask } => masked("ipv6_src", *addr, *mask),
         Field::Ipv6Dst { addr, mask } => masked("ipv6_dst", *addr, *mask),
+        Field::TcpSrc { value, mask } => masked_port("tcp_src", *value, *mask),
+        Field::TcpDst { value, mask } => masked_port("tcp_dst", *value, *mask),
+        Field::UdpSrc { value, mask } => masked_port("udp_src", *value, *mask),
+        Field::UdpDst { value, mask } => masked_port("udp_dst", *value, *mask),
+        Field::SctpSrc { value, mask } => masked_port("sctp_src", *value, *mask),
+        Field::SctpDst { value, mask } => masked_port("sctp_dst", *value, *mask),
+        Field::Icmpv4Type(value) => format!("icmpv4_type={value}"),
         Field::Icmpv6Type(value) => format!("icmpv6_type={value}"),
         Field::Icmpv6Code(value) => format!("icmpv6_code={value}"),
         Field::Ipv6NdTarget(addr) => format!("nd_target={addr}"),

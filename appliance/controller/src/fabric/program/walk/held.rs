@@ -157,8 +157,9 @@ impl Held {
                 return (met, out);
             };
             if let Some(second) = matching.get(1) {
-                assert_ne!(
-                    flow.priority, second.priority,
+                // parts of one access rule do the same
+                assert!(
+                    flow.priority != second.priority || flow.instructions == second.instructions,
                     "{frame:?} meets {flow:?} or {second:?}"
                 );
             }
