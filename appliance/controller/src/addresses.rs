@@ -134,10 +134,13 @@ pub fn faults(addressing: &Addressing) -> Vec<(&'static str, String)> {
         if let Err(why) = ranges(pool) {
             faults.push((field, why));
         }
+        let whole = whole(&pool.cidr);
         if let Some(gateway) = pool.gateway
-            && !pool.cidr.contains(&gateway)
+            && !(pool.cidr.contains(&gateway)
+                && (whole.first..=whole.last).contains(&number(gateway)))
         {
-            faults.push((field, format!("gateway {gateway} is not in {}", pool.cidr)));
+            let why = format!("gateway {gateway} is no host's address in {}", pool.cidr);
+            faults.push((field, why));
         }
     }
     if addressing.ipv4.is_none() && addressing.ipv6.is_none() {
@@ -170,6 +173,41 @@ pub fn subnets(addressing: &Addressing) -> impl Iterator<Item = IpNet> {
         .into_iter()
         .flatten()
         .map(|pool| pool.cidr)
+}
+
+/// Gives each subnet an address for the slice's gateway, where it has none: the first one that a
+/// host may have.
+pub fn set_gateways(addressing: &mut Addressing) {
+    let pools = [&mut addressing.ipv4, &mut addressing.ipv6];
+    for pool in pools.into_iter().flatten() {
+        let first = address(whole(&pool.cidr).first, &pool.cidr);
+        pool.gateway.get_or_insert(first);
+    }
+}
+
+/// The addressing of the far side of a stitched slice whose gateway is on this side: without the
+/// gateway, which must not be an address that the far side hands out.
+pub fn beyond_gateway(mut far: Addressing) -> Result<Addressing, Problem> {
+    for (family, pool) in [("ipv4", &mut far.ipv4), ("ipv6", &mut far.ipv6)] {
+        let Some(pool) = pool else { continue };
+        let Some(gateway) = pool.gateway.take() else {
+            continue;
+        };
+        let own = ranges(pool).unwrap_or_default();
+        let own = own
+            .iter()
+            .find(|range| (range.first..=range.last).contains(&number(gateway)));
+        if own.is_some() {
+            let problem = Problem::new(Kind::InvalidRequest, "the addressing is not valid");
+            return Err(problem.at(
+                format!("/addressing/{family}/gateway"),
+                format!(
+                    "{gateway} is in the half that the other domain hands out: choose a lower one"
+                ),
+            ));
+        }
+    }
+    Ok(far)
 }
 
 /// The first of the used subnets that an addressing overlaps.

@@ -186,6 +186,55 @@ pub fn of_slice<'a>(
     gateways.values().find(|row| row.spec.host == *host)
 }
 
+/// What a slice's gateway is called among its conditions.
+pub const SERVES: &str = "GatewayServes";
+/// A host that has reported nothing for longer is silent, in seconds.
+const SILENT: i64 = 120;
+
+/// Whether a slice's gateway forwards for it, from what its host has read back.
+pub fn serving(
+    seen: &Gateway,
+    slice: uuid::Uuid,
+    leased: bool,
+    now: Timestamp,
+) -> dtn_api::slice::Condition {
+    let Gateway { name, spec, .. } = seen;
+    let missing = match &seen.report {
+        _ if !leased => Some(format!(
+            "gateway {name} holds no lease in it: is dtnd running on node {}?",
+            spec.node
+        )),
+        None => Some(format!("the host of gateway {name} has reported nothing")),
+        Some(report) if now.duration_since(report.read_at).as_secs() > SILENT => Some(format!(
+            "the host of gateway {name} has reported nothing since {}",
+            report.read_at
+        )),
+        Some(GatewayReport {
+            trouble: Some(trouble),
+            ..
+        }) => Some(format!("gateway {name}: {trouble}")),
+        Some(report) if !report.slices.contains(&slice) => {
+            Some(format!("gateway {name} does not forward for it yet"))
+        }
+        Some(report) if report.rules_version != seen.rules_version => Some(format!(
+            "gateway {name} has access rules of version {}, not {} yet",
+            report.rules_version, seen.rules_version
+        )),
+        Some(_) => None,
+    };
+    let well = || {
+        format!(
+            "gateway {name} forwards for it by access rules of version {}",
+            seen.rules_version
+        )
+    };
+    dtn_api::slice::Condition {
+        kind: SERVES.to_owned(),
+        status: missing.is_none(),
+        reason: missing.unwrap_or_else(well),
+    }
+}
+
 /// The routes of a slice's members to what lies behind its gateway.
 pub fn routes(spec: &GatewaySpec, addressing: &Addressing) -> Vec<Route> {
     let pools = [&addressing.ipv4, &addressing.ipv6].into_iter().flatten();

@@ -11,7 +11,7 @@ use crate::{
 };
 use dtn_api::{
     Problem,
-    lease::{Lease, LeaseRequest, LeaseState},
+    lease::{Lease, LeaseRequest, LeaseState, Route},
     problem::Kind,
     slice::{Addressing, Pool, Slice},
 };
@@ -69,6 +69,10 @@ pub struct Asker {
     pub id: Uuid,
     /// The node that asks, when a node does.
     pub node: Option<dtn_api::Name>,
+    /// It is the slice's gateway: it gets the addresses that are kept for the gateway, and no other.
+    pub gateway: bool,
+    /// What it reaches beyond the slice.
+    pub routes: Vec<Route>,
 }
 
 fn terms(lease: &mut Lease, lifetime: u32, now: Timestamp) {
@@ -101,7 +105,8 @@ pub fn grant(
         let bound = row.lease.state == LeaseState::Bound && now < row.lease.expires_at;
         let same = row.lease.mac == request.mac
             && row.lease.labels == request.labels
-            && row.lease.location == request.location;
+            && row.lease.location == request.location
+            && row.lease.routes == asker.routes;
         if !bound {
             terms(&mut row.lease, row.lifetime, now);
             row.quarantine_until = None;
@@ -110,6 +115,7 @@ pub fn grant(
             row.lease.mac = request.mac;
             row.lease.labels = request.labels.clone();
             row.lease.location = request.location.clone();
+            row.lease.routes = asker.routes.clone();
             row.lease.version += 1;
         }
         return Ok(Grant {
@@ -136,7 +142,10 @@ pub fn grant(
     let previous = rows.iter().filter(own).max_by_key(|row| row.freed_at);
     let mut ips = Vec::new();
     for pool in [&addressing.ipv4, &addressing.ipv6].into_iter().flatten() {
-        ips.push(one(pool, rows, foreign, request, previous.copied(), slice)?);
+        ips.push(match asker.gateway {
+            true => the_gateways(pool, request, slice)?,
+            false => one(pool, rows, foreign, request, previous.copied(), slice)?,
+        });
     }
     let lifetime = request
         .lease_seconds
@@ -149,7 +158,7 @@ pub fn grant(
         mac: request.mac,
         ips,
         mtu: addressing.mtu,
-        routes: Vec::new(),
+        routes: asker.routes.clone(),
         dns: Vec::new(),
         t1: now,
         t2: now,
@@ -199,6 +208,30 @@ fn check(request: &LeaseRequest) -> Result<(), Problem> {
     match problem.errors.is_empty() {
         true => Ok(()),
         false => Err(problem),
+    }
+}
+
+/// The address of one family that is kept for the slice's gateway.
+fn the_gateways(pool: &Pool, request: &LeaseRequest, slice: &Slice) -> Result<IpNet, Problem> {
+    let name = &slice.spec.name;
+    let kept = pool.gateway.ok_or_else(|| {
+        let why = format!(
+            "slice {name} keeps no address of {} for a gateway",
+            pool.cidr
+        );
+        Problem::new(Kind::StateConflict, why)
+    })?;
+    let family = |ip: &&IpAddr| ip.is_ipv4() == kept.is_ipv4();
+    match request.requested_ips.iter().find(family) {
+        Some(other) if *other != kept => {
+            Err(
+                Problem::new(Kind::InvalidRequest, "the lease request is not valid").at(
+                    "/requested_ips",
+                    format!("the gateway of slice {name} has {kept}, not {other}"),
+                ),
+            )
+        }
+        _ => Ok(IpNet::new(kept, pool.cidr.prefix_len()).unwrap_or(pool.cidr)),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     addresses,
     admission::{Ledger, Share, later_by},
     fabric::Verdict,
+    gateways,
 };
 use dtn_api::{
     HostId, Problem,
@@ -114,6 +115,7 @@ pub fn check(spec: &SliceSpec, longest_window: u64, now: Timestamp) -> Result<()
         );
     }
     let mut seen = BTreeSet::new();
+    let mut gateway = None;
     for (n, member) in spec.members.iter().enumerate() {
         match (&member.host, &member.border_link) {
             (Some(host), None) if !seen.insert(host.to_string()) => {
@@ -130,11 +132,19 @@ pub fn check(spec: &SliceSpec, longest_window: u64, now: Timestamp) -> Result<()
                 );
             }
         }
-        if member.role == Role::Gateway {
-            not_built = not_built.at(
-                format!("/members/{n}/role"),
-                "gateways to external networks are not built: leave the role out",
+        if member.role != Role::Gateway {
+            continue;
+        }
+        let at = format!("/members/{n}/role");
+        if member.border_link.is_some() {
+            wrong = wrong.at(at, "a border link is no gateway: leave the role out");
+        } else if let Some(first) = gateway {
+            wrong = wrong.at(
+                at,
+                format!("a slice has one gateway at most, and /members/{first} is one"),
             );
+        } else {
+            gateway = Some(n);
         }
     }
     if let Some(path) = &spec.path {
@@ -161,12 +171,13 @@ pub fn check(spec: &SliceSpec, longest_window: u64, now: Timestamp) -> Result<()
         for (field, why) in addresses::faults(addressing) {
             wrong = wrong.at(format!("/addressing/{field}"), why);
         }
-        let gateways = [("ipv4", &addressing.ipv4), ("ipv6", &addressing.ipv6)];
-        for (family, pool) in gateways {
-            if pool.as_ref().is_some_and(|pool| pool.gateway.is_some()) {
-                not_built = not_built.at(
+        let pools = [("ipv4", &addressing.ipv4), ("ipv6", &addressing.ipv6)];
+        for (family, pool) in pools {
+            if gateway.is_none() && pool.as_ref().is_some_and(|pool| pool.gateway.is_some()) {
+                wrong = wrong.at(
                     format!("/addressing/{family}/gateway"),
-                    "the way out of a slice is not built: leave the field out",
+                    "the slice has no gateway: add one to its members with role gateway, or leave \
+                     the field out",
                 );
             }
         }
@@ -435,6 +446,17 @@ pub fn forgotten(booking: &Booking, now: Timestamp) -> bool {
     booking
         .ended_at
         .is_some_and(|ended| now >= later_by(ended, KEPT_SECONDS))
+}
+
+/// The booking with what is said of its gateway, in place of what was said before; nothing where
+/// it has none, or carries nothing.
+pub fn gateway_said(booking: &Booking, said: Option<Condition>, now: Timestamp) -> Booking {
+    let mut next = booking.clone();
+    let said = said.filter(|_| booking.slice.carries_at(now));
+    let kind = gateways::SERVES;
+    next.slice.status.conditions.retain(|c| c.kind != kind);
+    next.slice.status.conditions.extend(said);
+    next
 }
 
 /// The data plane as it follows from the wish, the window and what was read back.

@@ -81,6 +81,8 @@ impl Book {
         let asker = Asker {
             id: Uuid::from_u128(self.next),
             node: None,
+            gateway: false,
+            routes: Vec::new(),
         };
         let rows: Vec<&LeaseRow> = self.rows.values().collect();
         let none = BTreeSet::new();
@@ -218,9 +220,63 @@ fn an_address_that_another_host_is_known_by_is_not_given() {
     let asker = Asker {
         id: Uuid::from_u128(1),
         node: None,
+        gateway: false,
+        routes: Vec::new(),
     };
     let grant = leases::grant(&slice, &[], &foreign, &request("a"), &asker, at(0)).unwrap();
     assert_eq!(ips(&grant), ["10.0.0.11/24"]);
+}
+
+#[test]
+fn the_gateways_address_is_the_gateways_and_nobody_elses() {
+    let mut book = Book::new("10.0.0.1-10.0.0.3", Some("fd00::1-fd00::3"));
+    let addressing = book.slice.spec.addressing.as_mut().unwrap();
+    vdnd::addresses::set_gateways(addressing);
+    // asked for by name, or taken because nothing else is left: never
+    let mut wish = request("a");
+    wish.requested_ips = vec!["10.0.0.1".parse().unwrap()];
+    let a = book.grant(&wish, at(0)).unwrap();
+    assert_eq!(ips(&a), ["10.0.0.2/24", "fd00::2/64"]);
+    book.grant(&request("b"), at(0)).unwrap();
+    let full = book.grant(&request("c"), at(0)).unwrap_err();
+    assert!(full.is(Kind::PoolExhausted));
+    let route = |dst: &str| dtn_api::lease::Route {
+        dst: dst.parse().unwrap(),
+        gw: None,
+    };
+    let asker = Asker {
+        id: Uuid::from_u128(99),
+        node: None,
+        gateway: true,
+        routes: Vec::new(),
+    };
+    let none = BTreeSet::new();
+    let grant = |book: &Book, request: &LeaseRequest, asker: &Asker, second| {
+        let rows: Vec<&LeaseRow> = book.rows.values().collect();
+        leases::grant(&book.slice, &rows, &none, request, asker, at(second))
+    };
+    let other = grant(&book, &wish_for("gateway:internet", "10.0.0.3"), &asker, 0).unwrap_err();
+    assert_eq!(other.errors[0].pointer, "/requested_ips");
+    let own = wish_for("gateway:internet", "10.0.0.1");
+    let got = grant(&book, &own, &asker, 0).unwrap();
+    assert_eq!(ips(&got), ["10.0.0.1/24", "fd00::1/64"]);
+    // a member learns of new routes by asking again
+    let asker = Asker {
+        gateway: false,
+        routes: vec![route("0.0.0.0/0")],
+        ..asker
+    };
+    let again = grant(&book, &wish, &asker, 1).unwrap();
+    assert!(!again.fresh);
+    assert_eq!(again.row.lease.routes, asker.routes);
+    assert_eq!(again.row.lease.version, a.row.lease.version + 1);
+    assert_eq!(again.row.lease.expires_at, a.row.lease.expires_at);
+}
+fn wish_for(client: &str, ip: &str) -> LeaseRequest {
+    LeaseRequest {
+        requested_ips: vec![ip.parse().unwrap()],
+        ..request(client)
+    }
 }
 
 #[test]

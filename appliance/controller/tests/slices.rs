@@ -241,8 +241,6 @@ fn every_fault_of_a_request_is_named_at_once() {
 fn what_is_not_built_is_named() {
     let wish = spec(|json| {
         json["path"] = json!({"strategy": "disjoint", "avoid": ["x"], "max_latency_us": 3, "protection": "1+1"});
-        json["members"][0]["role"] = json!("gateway");
-        json["addressing"] = json!({"ipv4": {"cidr": "10.0.0.0/24", "gateway": "10.0.0.1"}});
     });
     let problem = slices::check(&wish, 86_400, at(0)).unwrap_err();
     assert!(problem.is(Kind::NotBuilt), "{problem}");
@@ -251,12 +249,10 @@ fn what_is_not_built_is_named() {
     assert_eq!(
         pointers,
         [
-            "/members/0/role",
             "/path/strategy",
             "/path/max_latency_us",
             "/path/avoid",
-            "/path/protection",
-            "/addressing/ipv4/gateway"
+            "/path/protection"
         ]
     );
     slices::check(
@@ -265,6 +261,42 @@ fn what_is_not_built_is_named() {
         at(0),
     )
     .unwrap();
+}
+
+#[test]
+fn a_slice_has_one_gateway_at_most_and_its_address_is_a_hosts() {
+    let host = |n: u8| format!("02:00:00:00:00:0{n}-none");
+    let wish = |members: Value, addressing: Value| {
+        spec(|json| {
+            json["qos"]["mode"] = json!("hose");
+            json["members"] = members;
+            json["addressing"] = addressing;
+        })
+    };
+    let check = |spec: &SliceSpec| slices::check(spec, 86_400, at(0));
+    let gateway = |n: u8| json!({"host": host(n), "role": "gateway"});
+    let end = |n: u8| json!({"host": host(n)});
+    let with = |ip: &str| json!({"ipv4": {"cidr": "10.0.0.0/24", "gateway": ip}});
+    check(&wish(json!([end(1), gateway(2)]), with("10.0.0.9"))).unwrap();
+    let pointers = |spec: &SliceSpec| -> Vec<String> {
+        let problem = check(spec).unwrap_err();
+        assert!(problem.is(Kind::InvalidRequest), "{problem}");
+        problem.errors.into_iter().map(|e| e.pointer).collect()
+    };
+    let two = wish(json!([gateway(1), end(2), gateway(3)]), with("10.0.0.9"));
+    assert_eq!(pointers(&two), ["/members/2/role"]);
+    let link = json!({"border_link": "wan", "role": "gateway"});
+    let border = wish(json!([end(1), link]), with("10.0.0.9"));
+    assert_eq!(
+        pointers(&border),
+        ["/members/1/role", "/addressing/ipv4/gateway"]
+    );
+    let none = wish(json!([end(1), end(2)]), with("10.0.0.9"));
+    assert_eq!(pointers(&none), ["/addressing/ipv4/gateway"]);
+    for edge in ["10.0.0.0", "10.0.0.255", "10.0.1.1", "fd00::1"] {
+        let spec = wish(json!([end(1), gateway(2)]), with(edge));
+        assert_eq!(pointers(&spec), ["/addressing/ipv4"], "{edge}");
+    }
 }
 
 fn action() -> impl Strategy<Value = Action> {

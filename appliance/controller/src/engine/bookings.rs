@@ -5,6 +5,7 @@ use crate::{
     addresses,
     admission::{Ledger, Share},
     auth::Principal,
+    gateways,
     slices::{self, Action, Booking},
     state::{Change, State},
     topology::{self, Graph, Link},
@@ -13,7 +14,7 @@ use dtn_api::{
     HostId, Name, Problem,
     host::{Enforcement, HostKind},
     problem::Kind,
-    slice::{Addressing, Class, Member, Mode, Schedule, Slice, SliceSpec},
+    slice::{Addressing, Class, Member, Mode, Role, Schedule, Slice, SliceSpec},
 };
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -93,6 +94,16 @@ impl Engine {
             None => spec.addressing = Some(addresses::choose(&self.config.addresses, &used, mtu)?),
             Some(given) => check_addressing(given, &used, mtu)?,
         }
+        if let Some(gateway) = gateways::of_slice(&state.gateways, &spec)
+            && let Some(addressing) = &mut spec.addressing
+        {
+            addresses::set_gateways(addressing);
+            if let Some(net) = addresses::clash(addressing, &gateway.spec.outside) {
+                let problem = format!("gateway {} has {net} on its outside", gateway.name);
+                let problem = Problem::new(Kind::AddressInConflict, problem);
+                return Err(problem.at("/addressing", "overlaps: choose other subnets"));
+            }
+        }
         let commit = spec.commit;
         let mut booking = slices::hold(Uuid::now_v7(), spec, shares, now);
         booking.slice.stitch = stitch;
@@ -119,6 +130,15 @@ impl Engine {
                 let why =
                     format!("host {host} is not declared: is its node's dtnd joined and running?");
                 problem = problem.at(format!("/members/{n}/host"), why);
+            } else if member.role == Role::Gateway
+                && let Some(host) = &member.host
+                && !state.gateways.values().any(|row| row.spec.host == *host)
+            {
+                let why = format!(
+                    "host {host} is no gateway's: see dtnctl gateway list, and [[gateway]] in \
+                     dtnd.toml of its node"
+                );
+                problem = problem.at(format!("/members/{n}/role"), why);
             }
             if let Some(link) = &member.border_link
                 && !self
@@ -166,17 +186,24 @@ impl Engine {
 
     /// The booking with its data plane as it follows from what was reported.
     pub(super) fn observed(&self, state: &State, booking: Booking, now: Timestamp) -> Booking {
+        let version = booking.slice.version;
         let mut verdict = self
             .fabric
             .verify(&booking.slice, &state.hosts, &booking.reports);
         if verdict.enforced
-            && let Some(why) = self.untold(state, &booking)
+            && let Some(why) = self.untold(state, &booking, now)
         {
             (verdict.enforced, verdict.reason) = (false, why);
         }
         let silent = self.silent_peer(state, booking.slice.stitch, now);
         let silent = silent.as_ref().map(Name::as_str);
-        slices::observe(&booking, &verdict, silent, now).unwrap_or(booking)
+        let next = slices::observe(&booking, &verdict, silent, now);
+        let next = next.as_ref().unwrap_or(&booking);
+        let mut said = slices::gateway_said(next, self.gateway_of(state, next, now), now);
+        // the order of what is said is no change
+        said.slice.version = version;
+        said.slice.version += u64::from(said != booking);
+        said
     }
 
     /// Acts on a slice that is not stitched.
@@ -254,6 +281,11 @@ impl Engine {
             {
                 let problem = Problem::new(Kind::InvalidRequest, "the member is not valid");
                 return Err(problem.at("/host", format!("the path names {host}")));
+            }
+            if member.role == Role::Gateway {
+                let problem = Problem::new(Kind::InvalidRequest, "the member is not valid");
+                let why = "a slice is reserved with its gateway: pods that join are endpoints";
+                return Err(problem.at("/role", why));
             }
             if slice.spec.members.iter().any(|m| m.host.as_ref() == Some(host)) {
                 return Ok(Decision::only(slice.clone()));

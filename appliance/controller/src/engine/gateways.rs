@@ -5,13 +5,17 @@ use crate::{
     access::AccessRow,
     auth::{self, Principal},
     gateways::{self, GatewayRow},
+    leases::LeaseRow,
+    slices::Booking,
     state::{Change, State},
 };
 use dtn_api::{
     HostId, Name, Problem,
     gateway::{Gateway, GatewayReport, GatewaySpec},
     host::HostKind,
+    lease::LeaseState,
     problem::Kind,
+    slice::Condition,
 };
 use jiff::Timestamp;
 use std::{
@@ -164,12 +168,40 @@ impl Engine {
         })
     }
 
+    /// What is to be said of a slice's gateway, where it has one.
+    pub(super) fn gateway_of(
+        &self,
+        state: &State,
+        booking: &Booking,
+        now: Timestamp,
+    ) -> Option<Condition> {
+        let row = gateways::of_slice(&state.gateways, &booking.slice.spec)?;
+        let leased = leased(state, row, booking).is_some();
+        let seen = self.gateway_in(state, row);
+        Some(gateways::serving(&seen, booking.slice.id, leased, now))
+    }
+
     pub(super) fn report_of(&self, name: &Name) -> Option<GatewayReport> {
         self.reports().get(name).cloned()
     }
     fn reports(&self) -> MutexGuard<'_, BTreeMap<Name, GatewayReport>> {
         self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The lease that a gateway holds in a slice now.
+pub(super) fn leased<'a>(
+    state: &'a State,
+    gateway: &GatewayRow,
+    booking: &Booking,
+) -> Option<&'a LeaseRow> {
+    let client = gateway.client();
+    state.leases.values().find(|row| {
+        row.lease.slice_id == booking.slice.id
+            && row.lease.state == LeaseState::Bound
+            && row.lease.client_id == client
+            && row.node.as_ref() == Some(&gateway.spec.node)
+    })
 }
 
 /// A gateway that is declared.

@@ -87,6 +87,11 @@ impl Engine {
                 let problem = format!("slice {slice} rests on host {id}: end it first");
                 return Err(Problem::new(Kind::StateConflict, problem));
             }
+            if let Some(row) = state.gateways.values().find(|row| row.spec.host == *id) {
+                let name = &row.name;
+                let problem = format!("host {id} is the NIC of gateway {name}: delete that first");
+                return Err(Problem::new(Kind::StateConflict, problem));
+            }
             Ok(Decision::only(()).change(Change::NoHost(id.clone())))
         })
         .await

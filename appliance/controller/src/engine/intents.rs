@@ -1,11 +1,13 @@
 //! What the slices need of the network now, told to the fabric whenever it changes.
 
-use super::Engine;
+use super::{Engine, gateways::leased};
 use crate::{
+    addresses,
     fabric::{
-        Attached, BorderEnd, Intent,
+        Access, Attached, BorderEnd, Intent,
         network::{Network, Place},
     },
+    gateways::{self, GatewayRow},
     leases::LeaseRow,
     slices::Booking,
     state::State,
@@ -37,9 +39,14 @@ impl Engine {
         }
     }
     /// Why the switches cannot have been told of a slice as it is now; `None` when they were.
-    pub(super) fn untold(&self, state: &State, booking: &Booking) -> Option<String> {
+    pub(super) fn untold(
+        &self,
+        state: &State,
+        booking: &Booking,
+        now: Timestamp,
+    ) -> Option<String> {
         let network = self.fabric.network()?;
-        let wish = wish(state, network, booking);
+        let wish = wish(state, network, booking, now);
         if let Some(lack) = wish.lacks.into_iter().next() {
             return Some(lack);
         }
@@ -62,7 +69,7 @@ fn intents(state: &State, network: &Network, now: Timestamp) -> Vec<Intent> {
         .bookings
         .values()
         .filter(|booking| booking.slice.carries_at(now))
-        .filter_map(|booking| wish(state, network, booking).intent)
+        .filter_map(|booking| wish(state, network, booking, now).intent)
         .collect()
 }
 
@@ -72,7 +79,7 @@ struct Wish {
     lacks: Vec<String>,
 }
 
-fn wish(state: &State, network: &Network, booking: &Booking) -> Wish {
+fn wish(state: &State, network: &Network, booking: &Booking, now: Timestamp) -> Wish {
     let (slice, spec) = (&booking.slice, &booking.slice.spec);
     let mut lacks = Vec::new();
     let nics: Vec<&Host> = spec
@@ -81,12 +88,13 @@ fn wish(state: &State, network: &Network, booking: &Booking) -> Wish {
         .filter_map(|member| state.hosts.get(member.host.as_ref()?))
         .filter(|host| host.spec.kind == HostKind::Nic)
         .collect();
+    let gateway = gateways::of_slice(&state.gateways, spec);
     let mut members = Vec::new();
     for row in state.leases_of(slice.id) {
         if row.lease.state != LeaseState::Bound {
             continue;
         }
-        match place(network, &nics, row) {
+        match place(network, &nics, gateway, row) {
             Ok(at) => members.push(Attached {
                 mac: row.lease.mac,
                 ips: row.lease.ips.iter().map(|net| net.addr()).collect(),
@@ -96,6 +104,10 @@ fn wish(state: &State, network: &Network, booking: &Booking) -> Wish {
         }
     }
     members.sort();
+    // nothing passes a gateway that has no port
+    let access = gateway
+        .and_then(|row| access(state, row, booking, now))
+        .filter(|access| members.iter().any(|one| one.mac == access.gateway));
     let link = spec.members.iter().find_map(|m| m.border_link.as_ref());
     let border = link.and_then(|link| match border(state, network, booking, link) {
         Ok(border) => Some(border),
@@ -119,9 +131,32 @@ fn wish(state: &State, network: &Network, booking: &Booking) -> Wish {
         members,
         border,
         cables: cables(network, booking),
-        access: None,
+        access,
     });
     Wish { intent, lacks }
+}
+
+/// Who may pass a slice's gateway now; none before the gateway is there.
+fn access(
+    state: &State,
+    gateway: &GatewayRow,
+    booking: &Booking,
+    now: Timestamp,
+) -> Option<Access> {
+    let spec = &booking.slice.spec;
+    let lease = &leased(state, gateway, booking)?.lease;
+    let rules = state.access.get(&gateway.name);
+    Some(Access {
+        gateway: lease.mac,
+        subnets: spec
+            .addressing
+            .as_ref()
+            .map(|addressing| addresses::subnets(addressing).collect())
+            .unwrap_or_default(),
+        rules: rules
+            .map(|row| row.standing(&spec.tenant, &spec.name, now))
+            .unwrap_or_default(),
+    })
 }
 
 /// Where a slice leaves the domain.
@@ -155,13 +190,20 @@ fn border(
 }
 
 /// Where a lease's interface enters the fabric: at the port of the NIC that it is, or of the only
-/// NIC of its node that is in the slice.
-fn place<'a>(network: &'a Network, nics: &[&Host], row: &LeaseRow) -> Result<&'a Place, String> {
+/// NIC of its node that is in the slice. A gateway has a NIC for itself.
+fn place<'a>(
+    network: &'a Network,
+    nics: &[&Host],
+    gateway: Option<&GatewayRow>,
+    row: &LeaseRow,
+) -> Result<&'a Place, String> {
+    let passes = gateway.is_some_and(|gateway| gateway.client() == row.lease.client_id);
+    let theirs = |nic: &Host| gateway.is_some_and(|gateway| gateway.spec.host == nic.id);
     let own = HostId::untagged(row.lease.mac);
     let of_node = || {
         let mut found = nics
             .iter()
-            .filter(|nic| Some(&nic.spec.node) == row.node.as_ref());
+            .filter(|nic| Some(&nic.spec.node) == row.node.as_ref() && theirs(nic) == passes);
         match (found.next(), found.next()) {
             (Some(only), None) => Ok(*only),
             (None, _) => Err("its node has no NIC in the slice".to_owned()),

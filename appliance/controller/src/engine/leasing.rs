@@ -4,13 +4,15 @@
 use super::{Decision, Engine, Once, bookings, not_found};
 use crate::{
     auth::{self, Principal},
+    gateways::{self, GatewayRow},
     leases::{self, Asker, LeaseRow},
     state::{Change, State},
 };
 use dtn_api::{
     Name, Problem,
-    lease::{Lease, LeaseRequest, RenewResult},
+    lease::{Lease, LeaseRequest, RenewResult, Route},
     problem::Kind,
+    slice::Slice,
 };
 use std::{collections::BTreeSet, net::IpAddr};
 use uuid::Uuid;
@@ -47,9 +49,15 @@ impl Engine {
             {
                 own(who, other)?;
             }
+            let gateway = gateway(state, who, &booking.slice, request)?;
             let asker = Asker {
                 id: Uuid::now_v7(),
-                node,
+                routes: match gateway {
+                    Some(_) => Vec::new(),
+                    None => routes(state, slice),
+                },
+                gateway: gateway.is_some(),
+                node: gateway.map_or(node, |row| Some(row.spec.node.clone())),
             };
             let foreign = foreign_addresses(state, request);
             let grant = leases::grant(&booking.slice, &rows, &foreign, request, &asker, now)?;
@@ -122,6 +130,7 @@ impl Engine {
                     .ok_or_else(|| not_found("lease", id))
                     .and_then(|row| own(who, row).map(|()| row))
                     .and_then(|row| leases::renew(row, now));
+                let renewed = renewed.map(|row| with_routes(state, row));
                 let result = match renewed {
                     Ok(row) => {
                         let lease = row.lease.clone();
@@ -186,6 +195,48 @@ impl Engine {
         })
         .await
     }
+}
+
+/// The gateway that asks for its own lease, if it is one. Nobody else has such a client id.
+fn gateway<'a>(
+    state: &'a State,
+    who: &Principal,
+    slice: &Slice,
+    request: &LeaseRequest,
+) -> Result<Option<&'a GatewayRow>, Problem> {
+    let Some(name) = request.client_id.strip_prefix(gateways::CLIENT) else {
+        return Ok(None);
+    };
+    let found = gateways::of_slice(&state.gateways, &slice.spec);
+    let row = found.filter(|row| row.name.as_str() == name);
+    let row = row.ok_or_else(|| {
+        let problem = format!(
+            "slice {} has no gateway {name}: a client id that begins with {} is a gateway's",
+            slice.spec.name,
+            gateways::CLIENT
+        );
+        Problem::new(Kind::StateConflict, problem).at("/client_id", "is no gateway of the slice")
+    })?;
+    auth::own_node(who, &row.spec.node)?;
+    Ok(Some(row))
+}
+
+/// What members of a slice reach beyond it.
+fn routes(state: &State, slice: Uuid) -> Vec<Route> {
+    let spec = state.bookings.get(&slice).map(|b| &b.slice.spec);
+    let gateway = spec.and_then(|spec| gateways::of_slice(&state.gateways, spec));
+    let addressing = spec.and_then(|spec| spec.addressing.as_ref());
+    match (gateway, addressing) {
+        (Some(gateway), Some(addressing)) => gateways::routes(&gateway.spec, addressing),
+        _ => Vec::new(),
+    }
+}
+/// A renewed lease with its routes as they are now; the gateway itself has none.
+fn with_routes(state: &State, mut row: LeaseRow) -> LeaseRow {
+    if !row.lease.client_id.starts_with(gateways::CLIENT) {
+        row.lease.routes = routes(state, row.lease.slice_id);
+    }
+    row
 }
 
 fn own(who: &Principal, row: &LeaseRow) -> Result<(), Problem> {

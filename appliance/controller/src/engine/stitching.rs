@@ -12,7 +12,7 @@ use crate::{
     auth::Principal,
     document,
     fabric::Border,
-    failpoint,
+    failpoint, gateways,
     labels::Labels,
     slices::Action,
     state::{Change, State},
@@ -164,6 +164,8 @@ impl Engine {
                 }
             };
             let (near, far) = stitches::deal(&whole)?;
+            // the gateway is this end's: the other one knows no way out
+            let far = addresses::beyond_gateway(far)?;
             let mut members = spec.members.clone();
             members.push(border_member(&border.name));
             let own = SliceSpec {
@@ -215,7 +217,10 @@ impl Engine {
             let mut used = state.subnets_in_use(now);
             used.extend(taken);
             let whole = addresses::choose(&self.config.addresses, &used, mtu)?;
-            let (near, far) = stitches::deal(&whole)?;
+            let (mut near, far) = stitches::deal(&whole)?;
+            if gateways::of_slice(&state.gateways, &booking.slice.spec).is_some() {
+                addresses::set_gateways(&mut near);
+            }
             booking.slice.spec.addressing = Some(near);
             booking.slice.version += 1;
             Ok(Decision::only(far).change(Change::Booking(Box::new(booking))))
@@ -375,6 +380,11 @@ fn offered(state: &State, endpoint: Option<&str>) -> Result<dtn_api::HostId, Pro
         .hosts
         .values()
         .filter(|host| host.spec.permitted && host.spec.kind == HostKind::Nic)
+        // a gateway's NIC is an end of no slice, unless it is named
+        .filter(|host| {
+            let gateways = || state.gateways.values();
+            endpoint.is_some() || !gateways().any(|row| row.spec.host == host.id)
+        })
         .filter(|host| {
             endpoint.is_none_or(|name| name == format!("{}/{}", host.spec.node, host.spec.nic))
         });

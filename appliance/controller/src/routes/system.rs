@@ -141,6 +141,23 @@ pub(super) async fn metrics(State(engine): State<Api>) -> Answer<impl IntoRespon
             .get_or_create(&label)
             .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
+    let passed = Family::<Vec<(String, String)>, Gauge>::default();
+    registry.register(
+        "gateway_packets",
+        "what gateways let pass and denied, by where it was counted",
+        passed.clone(),
+    );
+    for (gateway, place, action, count) in engine.access_totals().await {
+        let labels = [
+            ("gateway", gateway.as_str()),
+            ("counted_by", place),
+            ("action", action),
+        ];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        passed
+            .get_or_create(&labels.to_vec())
+            .set(i64::try_from(count.packets).unwrap_or(i64::MAX));
+    }
     let mut text = String::new();
     encode(&mut text, &registry)
         .map_err(|e| Problem::new(Kind::Internal, format!("writing the metrics: {e}")))?;
