@@ -6,6 +6,7 @@
 //! shall have, and makes the difference good. A slice is programmed when that has been read back
 //! from every switch that it goes through ([`standing`]).
 
+mod decided;
 mod failure;
 mod frames;
 mod listener;
@@ -23,6 +24,7 @@ use anyhow::Context;
 use dtn_api::{
     HostId, Name, Problem,
     fabric::SwitchStatus,
+    gateway::Count,
     host::{Enforcement, Host},
     slice::{Member, Slice, SliceSpec},
 };
@@ -108,6 +110,8 @@ struct State {
     complaints: BTreeSet<String>,
     standings: BTreeMap<Uuid, (Intent, Standing)>,
     counters: BTreeMap<Uuid, Counters>,
+    /// What access rules have decided about, by slice and number.
+    decided: BTreeMap<(Uuid, u16), Count>,
     events: VecDeque<Event>,
     passes: Passes,
 }
@@ -163,6 +167,8 @@ impl OpenFlow {
         shared.watch("programming the switches", &stop, passes);
         let counts = reconcile::counts(shared.clone(), stop.clone());
         shared.watch("counting in the switches", &stop, counts);
+        let decided = decided::run(shared.clone(), stop.clone());
+        shared.watch("counting what access rules decide", &stop, decided);
         Ok(Arc::new(Self {
             shared,
             address,
@@ -236,6 +242,9 @@ impl Fabric for OpenFlow {
     }
     fn counters(&self) -> BTreeMap<Uuid, Counters> {
         lock(&self.shared.state).counters.clone()
+    }
+    fn decided(&self) -> BTreeMap<(Uuid, u16), Count> {
+        lock(&self.shared.state).decided.clone()
     }
     fn switches(&self) -> Vec<SwitchStatus> {
         lock(&self.shared.state).switches(&self.shared.network)
