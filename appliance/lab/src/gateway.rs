@@ -24,7 +24,10 @@ use std::{
 };
 use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 
+mod counters;
+mod doors;
 mod trial;
+mod visitor;
 pub use trial::{give_back, run};
 
 /// Name of the gateway in each domain.

@@ -91,26 +91,56 @@ pub fn knock(to: &[SocketAddr], wait: Duration) -> Result<()> {
     Ok(())
 }
 
+/// Knocks at one, keeps the connection, and knocks again over it when its input ends: what came of
+/// each, a line each. Without a connection there is one line.
+pub fn hold(to: SocketAddr, wait: Duration) -> Result<()> {
+    let mut stream = match connected(to, wait) {
+        Ok(stream) => stream,
+        Err(heard) => return say(&heard.to_string()),
+    };
+    say(&Heard::Open.to_string())?;
+    io::stdin()
+        .lock()
+        .read_to_end(&mut Vec::new())
+        .context("waiting for the word")?;
+    say(&there_and_back(&mut stream, wait).to_string())
+}
+
 /// Knocks at one.
 fn one(to: SocketAddr, wait: Duration) -> Heard {
+    connected(to, wait).map_or_else(|heard| heard, |_| Heard::Open)
+}
+
+/// A connection over which a byte went there and came back.
+fn connected(to: SocketAddr, wait: Duration) -> Result<TcpStream, Heard> {
     let end = Instant::now() + wait;
-    let there_and_back = || -> io::Result<()> {
-        let mut stream = TcpStream::connect_timeout(&to, wait)?;
-        // no time at all would mean forever
-        let left = end
-            .saturating_duration_since(Instant::now())
-            .max(Duration::from_millis(1));
-        stream.set_read_timeout(Some(left))?;
-        stream.write_all(b"k")?;
-        stream.read_exact(&mut [0])
-    };
-    match there_and_back() {
+    let mut stream = TcpStream::connect_timeout(&to, wait).map_err(|error| named(&error))?;
+    // no time at all would mean forever
+    let left = end
+        .saturating_duration_since(Instant::now())
+        .max(Duration::from_millis(1));
+    match there_and_back(&mut stream, left) {
+        Heard::Open => Ok(stream),
+        heard => Err(heard),
+    }
+}
+
+fn there_and_back(stream: &mut TcpStream, wait: Duration) -> Heard {
+    let done = stream
+        .set_read_timeout(Some(wait))
+        .and_then(|()| stream.write_all(b"k"))
+        .and_then(|()| stream.read_exact(&mut [0]));
+    match done {
         Ok(()) => Heard::Open,
-        Err(error) => match error.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Heard::Silent,
-            io::ErrorKind::ConnectionRefused => Heard::Else("refused".into()),
-            _ => Heard::Else(error.to_string()),
-        },
+        Err(error) => named(&error),
+    }
+}
+
+fn named(error: &io::Error) -> Heard {
+    match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Heard::Silent,
+        io::ErrorKind::ConnectionRefused => Heard::Else("refused".into()),
+        _ => Heard::Else(error.to_string()),
     }
 }
 

@@ -66,6 +66,13 @@ pub enum Part {
         /// For how long.
         wait: Duration,
     },
+    /// Knocks at one and keeps the connection, to knock over it again.
+    Hold {
+        /// Where.
+        to: SocketAddr,
+        /// For how long each time.
+        wait: Duration,
+    },
     /// Stands in front of runc.
     Runtime {
         /// runc itself.
@@ -126,6 +133,10 @@ impl Part {
                 to: list(&text("--to")?)?,
                 wait: Duration::from_millis(number("--ms")?),
             },
+            Some("hold") => Self::Hold {
+                to: text("--to")?.parse().context("--to is no address")?,
+                wait: Duration::from_millis(number("--ms")?),
+            },
             Some("runtime") => {
                 let (runc, arguments) = rest.split_first().context("runc is not named")?;
                 Self::Runtime {
@@ -174,6 +185,7 @@ pub fn play(part: Part) -> Result<ExitCode> {
         Part::Ping { to } => probe::ping(to, TRIPS)?,
         Part::Answer { ports } => knock::answer(&ports)?,
         Part::Knock { to, wait } => knock::knock(&to, wait)?,
+        Part::Hold { to, wait } => knock::hold(to, wait)?,
         Part::Runtime { runc, arguments } => match runtime::become_runc(&runc, &arguments)? {},
     }
     Ok(ExitCode::SUCCESS)
