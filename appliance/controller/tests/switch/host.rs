@@ -32,6 +32,20 @@ impl Host {
             .args([&net, "--"])
             .args(command.split(' ')))
     }
+    /// Does something as the host.
+    pub(crate) fn within<T: Send>(&self, deed: impl FnOnce() -> T + Send) -> T {
+        self.netns.run_blocking(deed).unwrap()
+    }
+    /// Takes over the switch's end of another host's cable, as a NIC of its own.
+    pub(crate) fn plugs(&self, other: &Host) {
+        let there = self.netns.proc_path();
+        let name = other.name;
+        run(&mut super::words(&format!(
+            "ip link set dev {name} netns {}",
+            there.display()
+        )));
+        self.run(&format!("ip link set dev {name} up"));
+    }
     /// A socket of the host at one of its addresses.
     pub(crate) fn socket(&self, at: impl Into<IpAddr>) -> UdpSocket {
         let at = SocketAddr::new(at.into(), 0);
