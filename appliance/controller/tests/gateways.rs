@@ -11,13 +11,17 @@ use dtn_api::{
     lease::Lease,
     problem::Kind,
     slice::{List, Slice},
+    stitch::Stitch,
 };
 use http::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use site::{FAR, NEAR, Site, eventually, path, refusal, window};
+use site::{FAR, NEAR, Site, act, eventually, federate, path, refusal, window};
 
 const GATE: &str = "02:00:00:00:00:07";
+
+/// Three looks of the controller at its clock.
+const THREE_LOOKS: std::time::Duration = std::time::Duration::from_millis(1500);
 
 async fn send<T: DeserializeOwned>(
     client: &Client,
@@ -326,6 +330,14 @@ async fn a_slice_with_a_gateway_has_its_address_and_its_routes() {
         serves().await.is_some_and(|(well, _)| well)
     })
     .await;
+    // what is said again and again is written down once
+    let read = async || {
+        let at = path(&format!("/slices/{}", slice.id));
+        admin.get::<Slice>(&at).await.unwrap().version
+    };
+    let before = read().await;
+    tokio::time::sleep(THREE_LOOKS).await;
+    assert_eq!(read().await, before);
     let counted: StandingRules = admin.get(&path(at)).await.unwrap();
     assert_eq!(counted.items[0].host.packets, 7);
     assert_eq!(counted.denied_host.packets, 3);
@@ -354,5 +366,44 @@ async fn a_slice_with_a_gateway_has_its_address_and_its_routes() {
     let _: Slice = admin.post(&end, &json!({})).await.unwrap();
     for _ in 0..2 {
         admin.delete(&at, None).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_of_a_stitch_can_have_a_gateway_and_the_other_end_knows_no_way_out() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (near, far) = federate("gateways-stitch", None, None).await;
+    nic(&near.admin, "gate", GATE).await;
+    let _: Gateway = put(&near.admin, "/gateways/internet", &gateway())
+        .await
+        .unwrap();
+    let mut spec = json!({
+        "name": "lhc", "qos": {"class": "guaranteed", "rate_bps": 100_000_000, "mode": "hose"},
+        "schedule": window(), "remote": {"domain": "busan"}, "hold_seconds": 60,
+        "members": [{"host": format!("{NEAR}-none")},
+            {"host": format!("{GATE}-none"), "role": "gateway"}],
+        "addressing": {"ipv4": {"cidr": "10.99.0.0/24", "gateway": "10.99.0.200"}},
+    });
+    // the far half of the addresses is not ours to keep one of
+    let at = path("/stitches");
+    let half = near.admin.post_once::<_, Stitch>(&at, "k0", &spec).await;
+    assert_eq!(refusal(half).errors[0].pointer, "/addressing/ipv4/gateway");
+    spec["addressing"]["ipv4"]["gateway"] = json!("10.99.0.9");
+    let stitch: Stitch = near.admin.post_once(&at, "k1", &spec).await.unwrap();
+    act(&near.admin, stitch.id, "commit").await.unwrap();
+    let ends = [
+        (&near, stitch.slice_id, Some("10.99.0.9")),
+        (&far, stitch.peer_slice_id.unwrap(), None),
+    ];
+    for (site, id, address) in ends {
+        let admin = &site.admin;
+        let slice: Slice = admin.get(&path(&format!("/slices/{id}"))).await.unwrap();
+        let pool = slice.spec.addressing.clone().unwrap().ipv4.unwrap();
+        assert_eq!(pool.gateway, address.map(|ip| ip.parse().unwrap()));
+        let pod = lease(admin, &slice, "pod").await.unwrap();
+        assert_eq!(pod.routes.len(), usize::from(address.is_some()));
+        let own = lease(admin, &slice, "gateway:internet").await;
+        let ips = own.ok().map(|own| own.ips[0].addr().to_string());
+        assert_eq!(ips.as_deref(), address);
     }
 }

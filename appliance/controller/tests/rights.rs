@@ -118,6 +118,73 @@ async fn a_node_acts_for_itself_alone() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_declares_its_gateway_and_does_not_say_who_may_pass() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let near = Site::new("rights-gateway", "daejeon", "busan", None).await;
+    let (own, other) = (node(&near, "gate").await, node(&near, "dtn").await);
+    declare(&own, "gate", NEAR, false).await.unwrap();
+    declare(&other, "dtn", OTHER, false).await.unwrap();
+    let put = async |client: &Client, at: &str, body: &serde_json::Value| {
+        let at = path(at);
+        let answer = client.call::<_, serde_json::Value>(http::Method::PUT, &at, &[], Some(body));
+        answer.await.map(|answer| answer.body)
+    };
+    let get = async |client: &Client, at: &str| client.get::<serde_json::Value>(&path(at)).await;
+    let spec = json!({"node": "gate", "host": format!("{NEAR}-none"), "networks": ["0.0.0.0/0"],
+        "outside": ["192.0.2.2/24"]});
+    let at = "/gateways/internet";
+    assert!(refusal(put(&other, at, &spec).await).is(Kind::Forbidden));
+    put(&own, at, &spec).await.unwrap();
+    // whoever asks for a slice may look for a gateway; its own things are its own
+    assert_eq!(get(&other, at).await.unwrap()["name"], "internet");
+    assert_eq!(
+        get(&other, "/gateways").await.unwrap()["items"][0]["name"],
+        "internet"
+    );
+    let report = json!({"rules_version": 0, "slices": [], "read_at": jiff::Timestamp::now()});
+    let question = "?src=10.20.0.2&dst=192.0.2.9";
+    let (reports, rules) = (format!("{at}/report"), format!("{at}/access_rules"));
+    assert!(refusal(put(&other, &reports, &report).await).is(Kind::Forbidden));
+    assert!(refusal(get(&other, &rules).await).is(Kind::Forbidden));
+    let asked = get(&other, &format!("{at}/explain{question}")).await;
+    assert!(refusal(asked).is(Kind::Forbidden));
+    assert!(refusal(other.delete(&path(at), None).await).is(Kind::Forbidden));
+    put(&own, &reports, &report).await.unwrap();
+    get(&own, &rules).await.unwrap();
+    // neither writes rules, not even of its own gateway
+    let one = json!({"priority": 5, "action": "allow", "direction": "outbound"});
+    for client in [&own, &other] {
+        let whole = put(client, &rules, &json!({"items": [one]})).await;
+        assert!(refusal(whole).is(Kind::Forbidden));
+        let single = put(client, &format!("{rules}/5"), &one).await;
+        assert!(refusal(single).is(Kind::Forbidden));
+        let gone = client.delete(&path(&format!("{rules}/5")), None).await;
+        assert!(refusal(gone).is(Kind::Forbidden));
+    }
+    put(&near.admin, &format!("{rules}/5"), &one).await.unwrap();
+
+    // a slice of its own NIC with somebody else's gateway; the gateway's lease is the gateway's
+    let spec = json!({
+        "name": "out", "qos": {"class": "guaranteed", "rate_bps": 100_000_000},
+        "members": [{"host": format!("{OTHER}-none")},
+            {"host": format!("{NEAR}-none"), "role": "gateway"}],
+        "schedule": window(), "commit": true,
+    });
+    let slices = path("/slices");
+    let slice: Slice = other.post_once(&slices, "s1", &spec).await.unwrap();
+    let leases = path(&format!("/slices/{}/leases", slice.id));
+    let wish = lease("gateway:internet");
+    let stolen = other.post_once::<_, Lease>(&leases, "l1", &wish).await;
+    assert!(refusal(stolen).is(Kind::Forbidden));
+    let kept: Lease = own.post_once(&leases, "l1", &wish).await.unwrap();
+    assert_eq!(kept.ips[0].to_string(), "10.20.0.1/24");
+    own.delete(&path(&format!("/leases/{}", kept.id)), None)
+        .await
+        .unwrap();
+    own.delete(&path(at), None).await.unwrap_err();
+}
+
 /// As busan's own controller comes: with busan's certificate for other domains.
 fn as_busan(near: &Site, far: &Site) -> Client {
     let read = |site: &Site, file: &str| {
@@ -173,6 +240,10 @@ async fn another_domain_sees_what_is_offered_and_no_more() {
         "/fabric",
         "/domains",
         "/events",
+        "/gateways",
+        "/gateways/internet",
+        "/gateways/internet/access_rules",
+        "/gateways/internet/explain",
     ] {
         let answer = busan.get::<serde_json::Value>(&path(closed)).await;
         assert!(refusal(answer).is(Kind::Forbidden), "{closed}");

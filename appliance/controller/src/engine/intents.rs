@@ -242,3 +242,6 @@ fn cables(network: &Network, booking: &Booking) -> BTreeSet<[Name; 2]> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
