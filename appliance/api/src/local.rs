@@ -8,6 +8,7 @@
 //! | `/slices` | GET, POST ([`Ask`] → [`Negotiation`]); `/slices/{name}` GET, DELETE; `/slices/{name}/extend` POST |
 //! | `/negotiations/{id}` | GET |
 //! | `/leases` | GET |
+//! | `/gateways` | GET ([`LocalGateway`]) |
 //! | `/pods` | GET, POST ([`DeployRequest`] → [`Pod`]); `/pods/{name}` GET, DELETE; `/pods/{name}/logs` GET |
 //! | `/join` | POST ([`Join`]) |
 //! | `/cni/prepare` | POST ([`PrepareRequest`] → [`crate::attachment::Prepared`]), for a plugin that finds no prepared file |
@@ -147,6 +148,57 @@ pub struct LocalSlice {
     /// A warning, when it ends soon or its promise does not hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
+}
+
+/// A gateway as its host has it, read back from the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalGateway {
+    /// Its name in the domain.
+    pub name: Name,
+    /// The NIC that members of slices come in by, as the configuration names it.
+    pub inside: String,
+    /// The NIC that the external network is behind, as the configuration names it.
+    pub outside: String,
+    /// Its own addresses on the external network.
+    pub addresses: Vec<ipnet::IpNet>,
+    /// Whether members are seen from outside with its address.
+    pub nat: bool,
+    /// Path that pins its network namespace.
+    pub netns: String,
+    /// The slices that it forwards for.
+    pub slices: Vec<GatewaySlice>,
+    /// The version of the access rules that the kernel has; 0 before there were any.
+    pub rules_version: u64,
+    /// What each rule has decided about, by its number.
+    #[serde(default)]
+    pub rules: BTreeMap<u16, crate::gateway::Count>,
+    /// What no rule allowed, on its way out.
+    #[serde(default)]
+    pub denied_outbound: crate::gateway::Count,
+    /// What no rule allowed, on its way in.
+    #[serde(default)]
+    pub denied_inbound: crate::gateway::Count,
+    /// What keeps it from forwarding, in words with the remedy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// What this host cannot do for it, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<String>,
+    /// When it was read.
+    pub read_at: Timestamp,
+}
+
+/// A slice that a gateway forwards for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewaySlice {
+    /// Which.
+    pub id: Uuid,
+    /// Its name.
+    pub name: Name,
+    /// The interface in the gateway's namespace.
+    pub ifname: IfName,
+    /// The gateway's addresses in it.
+    pub addresses: Vec<ipnet::IpNet>,
 }
 
 /// One interface's pacing, read back from the kernel.

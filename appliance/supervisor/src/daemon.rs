@@ -5,6 +5,7 @@
 use crate::{
     Config, Host, Places, declare,
     driver::Negotiations,
+    gateway::{self, Gateways},
     local_api::{self, Views, serve},
     notify::{self, Ping},
     pods::{self, Pods},
@@ -66,11 +67,13 @@ pub async fn run_until(config: Config, places: Places, stop: CancellationToken) 
     negotiations.recover().context("taking up negotiations")?;
     let leases = Leases::default();
     let pods = Pods::new(host.clone()).context("preparing to speak with podman")?;
+    let gateways = Gateways::new(host.clone());
     let views = Arc::new(Views::new(
         host.clone(),
         negotiations.clone(),
         leases.clone(),
         pods.clone(),
+        gateways.clone(),
     ));
 
     let socket = host.places.socket();
@@ -96,6 +99,7 @@ pub async fn run_until(config: Config, places: Places, stop: CancellationToken) 
     parts.spawn(renew::run(host.clone(), leases, stop.clone()));
     parts.spawn(releases::run(host.clone(), stop.clone()));
     parts.spawn(pods::run(pods, stop.clone()));
+    parts.spawn(gateway::run(gateways, stop.clone()));
     parts.spawn(slices::watch_ends(host.uplink.watch(), stop.clone()));
     let (ping, pings) = mpsc::channel(1);
     let watchdog = notify::watchdog(host.places.clone(), ping, stop.clone());
@@ -147,6 +151,7 @@ async fn main_loop(
 fn sweep(places: &Places) {
     for folder in [
         places.negotiations(),
+        places.gateways(),
         places.identity(),
         places.pods(),
         places.prepared(),

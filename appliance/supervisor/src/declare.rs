@@ -1,7 +1,7 @@
 //! Tells the controller which NICs this host has: at start, at each change, and every 30 s, so that
 //! it offers only what is there. The same look feeds the negotiations and the view of slices.
 
-use crate::{Host, driver::Negotiations, inventory::Look};
+use crate::{Host, driver::Negotiations, gateway, inventory::Look};
 use dtn_api::{
     HostId, Problem, Rate,
     host::{HostKind, HostSpec},
@@ -83,7 +83,9 @@ impl Rounds {
         let mut changed = false;
         if self.looked.is_none_or(|at| at.elapsed() >= LOOK) {
             match host.inventory.look().await {
-                Ok(look) => {
+                Ok(mut look) => {
+                    // what a gateway has is offered to nobody
+                    look.nics.retain(|nic| !gateway::has_whole(host, nic));
                     changed = look.nics != self.nics;
                     negotiations.nics(&look.nics);
                     negotiations.forget(jiff::Timestamp::now());

@@ -7,6 +7,7 @@
 //! * [`negotiate`] (pure) with [`driver`]: how a wish becomes a slice.
 //! * [`slices`], [`renew`], [`releases`]: slices, leases and what has still to be given back.
 //! * [`pods`]: prepare, engine, attachment, rescue, pacing.
+//! * [`gateway`]: forwarding between slices and an external network, by access rules.
 //! * [`local_api`], [`metrics`], [`notify`]: how others see it.
 //!
 //! Everything is put together in [`daemon`]; the parts get what they need from a [`Host`].
@@ -15,6 +16,7 @@ pub mod config;
 pub mod daemon;
 pub mod declare;
 pub mod driver;
+pub mod gateway;
 pub mod guard;
 pub mod host_facts;
 pub mod identity;

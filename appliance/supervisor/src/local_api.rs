@@ -31,6 +31,7 @@ pub fn router(views: Arc<Views>) -> Router {
         .route("/ready", get(host::ready))
         .route("/nics", get(host::nics))
         .route("/leases", get(host::leases))
+        .route("/gateways", get(host::gateways))
         .route("/join", post(host::join))
         .route("/metrics", get(host::metrics))
         .route("/slices", get(slices::list).post(slices::ask))

@@ -48,6 +48,10 @@ impl Places {
     pub fn negotiations(&self) -> PathBuf {
         self.state().join("negotiations")
     }
+    /// Gateways, one file each.
+    pub fn gateways(&self) -> PathBuf {
+        self.state().join("gateways")
+    }
     /// Who this host is in its domain.
     pub fn identity(&self) -> PathBuf {
         self.state().join("identity")
@@ -80,6 +84,7 @@ impl Places {
             self.attachments(),
             self.releases(),
             self.negotiations(),
+            self.gateways(),
             self.identity(),
             self.pods(),
             self.prepared(),

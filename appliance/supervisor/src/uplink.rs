@@ -10,6 +10,7 @@ use crate::{Config, Places, identity, identity::Identity};
 use dtn_api::{
     HostId, Name, Problem, VDN_BASE,
     client::{Client, ClientError, TlsIdentity},
+    gateway::{AccessRules, Gateway, GatewayReport, GatewaySpec, StandingRules},
     host::{Enforcement, Host, HostSpec},
     lease::{Lease, LeaseRequest, RenewBatch, RenewResult},
     problem::Kind,
@@ -308,6 +309,32 @@ impl Uplink {
             .await
             .map_err(ClientError::into_problem)?;
         Ok(list.items)
+    }
+
+    // ---- gateways -----------------------------------------------------------------------------
+
+    /// Declares a gateway of this host.
+    pub async fn put_gateway(&self, name: &Name, spec: &GatewaySpec) -> Result<Gateway, Problem> {
+        self.put(&format!("/gateways/{name}"), spec).await
+    }
+    /// A gateway as the controller has it.
+    pub async fn gateway(&self, name: &Name) -> Result<Gateway, Problem> {
+        self.get(&format!("/gateways/{name}")).await
+    }
+    /// Its access rules.
+    pub async fn access_rules(&self, name: &Name) -> Result<AccessRules, Problem> {
+        let standing: StandingRules = self.get(&format!("/gateways/{name}/access_rules")).await?;
+        Ok(AccessRules {
+            items: standing.items.into_iter().map(|item| item.rule).collect(),
+            version: standing.version,
+        })
+    }
+    /// Tells what the kernel of this host has of it.
+    pub async fn report_gateway(&self, name: &Name, report: &GatewayReport) -> Result<(), Problem> {
+        let path = format!("/gateways/{name}/report");
+        self.put::<_, serde_json::Value>(&path, report)
+            .await
+            .map(|_| ())
     }
 
     // ---- how -----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ use axum::{
 use dtn_api::{
     Problem,
     lease::Lease,
-    local::{Join, Status},
+    local::{Join, LocalGateway, Status},
     nic::Nic,
     problem::Kind,
     slice::List,
@@ -47,6 +47,11 @@ pub(super) async fn ready(State(views): State<Arc<Views>>) -> Answer<Json<Status
 
 pub(super) async fn nics(State(views): State<Arc<Views>>) -> Answer<Json<List<Nic>>> {
     Ok(listed(views.host.inventory.nics().await?))
+}
+
+/// The gateways of this host, as they were last read back.
+pub(super) async fn gateways(State(views): State<Arc<Views>>) -> Json<List<LocalGateway>> {
+    listed(views.gateways.list())
 }
 
 /// The leases of this host as the controller has them.

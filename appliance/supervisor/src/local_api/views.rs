@@ -1,8 +1,8 @@
 //! What the contract shows, put together from the parts of the supervisor.
 
 use crate::{
-    Host, driver::Negotiations, host_facts::HostReader, metrics, notify, pods::Pods, renew::Leases,
-    slices,
+    Host, driver::Negotiations, gateway::Gateways, host_facts::HostReader, metrics, notify,
+    pods::Pods, renew::Leases, slices,
 };
 use dtn_api::{
     HostId,
@@ -34,6 +34,8 @@ pub struct Views {
     pub leases: Leases,
     /// Pods.
     pub pods: Pods,
+    /// Gateways.
+    pub gateways: Gateways,
     /// When this process started.
     pub started_at: Timestamp,
     facts: Mutex<Option<HostReader>>,
@@ -41,7 +43,13 @@ pub struct Views {
 
 impl Views {
     /// Put together at start.
-    pub fn new(host: Arc<Host>, negotiations: Negotiations, leases: Leases, pods: Pods) -> Self {
+    pub fn new(
+        host: Arc<Host>,
+        negotiations: Negotiations,
+        leases: Leases,
+        pods: Pods,
+        gateways: Gateways,
+    ) -> Self {
         let facts = HostReader::new()
             .inspect_err(|why| tracing::warn!("{why}: not part of the metrics"))
             .ok();
@@ -50,6 +58,7 @@ impl Views {
             negotiations,
             leases,
             pods,
+            gateways,
             started_at: Timestamp::now(),
             facts: Mutex::new(facts),
         }
@@ -97,12 +106,13 @@ impl Views {
         let nics = self.host.inventory.look().await;
         let identity = self.host.uplink.identity();
         let now = Timestamp::now();
-        let checks = vec![
+        let mut checks = vec![
             self.store().await,
             self.nics(&nics),
             self.controller(now),
             self.pods.ready().await,
         ];
+        checks.extend(self.gateways.checks());
         let counts = self.counts(nics.as_ref().map_or(&[][..], |look| &look.nics));
         let next = next_step(&checks, identity.is_some(), &counts);
         Status {

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 /// Name of the network; it stands in records and results.
-pub(super) const NETWORK: &str = "dtn";
+pub(crate) const NETWORK: &str = "dtn";
 /// How long a plugin may take: a move is 20 ms, a lock may be held for 20 s by a process that ends.
 const DEADLINE: Duration = Duration::from_secs(40);
 /// Longest output of a plugin, bytes.
@@ -27,13 +27,16 @@ const ALREADY_ATTACHED: u32 = dtn_cni::error::Code::AlreadyAttached as u32;
 
 /// One call.
 #[derive(Debug)]
-pub(super) struct Call<'a> {
-    pub(super) uid: &'a str,
-    pub(super) pod: &'a str,
-    pub(super) container: &'a str,
-    pub(super) ifname: &'a IfName,
-    pub(super) class: NicClass,
-    pub(super) netns: &'a Path,
+pub(crate) struct Call<'a> {
+    pub(crate) uid: &'a str,
+    pub(crate) pod: &'a str,
+    pub(crate) container: &'a str,
+    pub(crate) ifname: &'a IfName,
+    pub(crate) class: NicClass,
+    pub(crate) netns: &'a Path,
+    pub(crate) network: &'a str,
+    /// Mode of a macvlan child; the plugin's default where none is given.
+    pub(crate) mode: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -53,21 +56,24 @@ fn plugin(class: NicClass) -> &'static str {
 }
 
 /// ADD. Success when it was attached before.
-pub(super) async fn add(host: &Host, call: &Call<'_>) -> Result<(), Problem> {
+pub(crate) async fn add(host: &Host, call: &Call<'_>) -> Result<(), Problem> {
     let name = plugin(call.class);
     let program = host.config.cni_bin_dir.join(name);
     let doing = format!("attaching {} to pod {} by {name}", call.ifname, call.pod);
     let failed =
         |why: &dyn std::fmt::Display| Problem::new(Kind::Internal, format!("{doing}: {why}"));
-    let config = json!({
+    let mut config = json!({
         "cniVersion": "1.1.0",
-        "name": NETWORK,
+        "name": call.network,
         "type": name,
         "ipam": { "type": conf::OWN_IPAM },
         "stateDir": host.places.state(),
         "runDir": host.places.run(),
         "socket": host.places.socket(),
     });
+    if let Some(mode) = call.mode.filter(|_| call.class == NicClass::Shared) {
+        config["mode"] = json!(mode);
+    }
     let arguments = format!(
         "IgnoreUnknown=1;K8S_POD_UID={};K8S_POD_NAME={};K8S_POD_NAMESPACE=default",
         call.uid, call.pod
@@ -138,18 +144,19 @@ fn problem(doing: &str, error: &ErrorObject) -> Problem {
     Problem::new(kind, detail)
 }
 
-/// Takes home what a pod has, from the record alone.
-pub(super) async fn bring_home(
+/// Takes home what a pod has, all of it or one interface, from the record alone.
+pub(crate) async fn bring_home(
     host: &Host,
     key: &str,
+    ifname: Option<&IfName>,
     leases: Leases,
 ) -> Result<Vec<Homecoming>, Problem> {
     let places = conf::Places::below(host.places.root());
-    let owned = key.to_owned();
+    let (owned, one) = (key.to_owned(), ifname.cloned());
     // its locks wait in the thread, so it gets one of its own
     let runtime = tokio::runtime::Handle::current();
     let done = tokio::task::spawn_blocking(move || {
-        runtime.block_on(reconcile::reconcile(&places, &owned, None, leases))
+        runtime.block_on(reconcile::reconcile(&places, &owned, one.as_ref(), leases))
     });
     let internal = |why: &dyn std::fmt::Display| {
         Problem::new(Kind::Internal, format!("taking home what {key} has: {why}"))

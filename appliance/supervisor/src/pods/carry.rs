@@ -97,7 +97,7 @@ async fn step(
             engine.start_container(&infra.id).await?;
         }
         Do::BringHome => {
-            attach::bring_home(host, &entry.uid, Leases::Keep).await?;
+            attach::bring_home(host, &entry.uid, None, Leases::Keep).await?;
             prepare::refresh(host, &entry.uid).await?;
         }
         Do::Unpin => netns::unbind(&pin).map_err(failed)?,
@@ -120,6 +120,8 @@ async fn step(
                 ifname: &entry.ifname,
                 class: entry.request.nic_class,
                 netns: &pin,
+                network: attach::NETWORK,
+                mode: None,
             };
             attach::add(host, &call).await?;
         }
@@ -221,7 +223,7 @@ pub(super) async fn down(tools: &Tools<'_>, entry: &Entry) -> Result<(), Problem
     {
         faults.push(e.to_string());
     }
-    if let Err(e) = attach::bring_home(host, &entry.uid, Leases::Release).await {
+    if let Err(e) = attach::bring_home(host, &entry.uid, None, Leases::Release).await {
         faults.push(e.to_string());
         // the sandbox has a NIC in it: it must not go before
         return Err(told(entry, &faults));

@@ -4,16 +4,16 @@
 //! [`carry`] does it; deploying, restarting, booting and undeploying are the same loop. [`pacing`]
 //! keeps the rates true, [`sweep`] clears up after pods that nobody knows any more.
 
-mod attach;
+pub(crate) mod attach;
 pub mod book;
 mod carry;
 pub mod decide;
 pub mod engine;
 mod look;
 pub mod manifest;
-mod pacing;
+pub(crate) mod pacing;
 pub mod podman;
-mod prepare;
+pub(crate) mod prepare;
 mod sweep;
 mod view;
 mod watch;

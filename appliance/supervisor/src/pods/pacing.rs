@@ -6,7 +6,7 @@
 //! that would take a shared wide-area link from those who reserved it. A controller that is silent
 //! changes nothing until the end that is written in the prepared file.
 
-use crate::{Host, SliceView, inventory};
+use crate::{Host, SliceView, gateway, inventory};
 use dtn_api::{
     HostId, IfName, Problem, Rate,
     attachment::SliceBinding,
@@ -32,7 +32,7 @@ const LEAST: Rate = Rate::from_bps(1_000_000);
 const TELL_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// What best effort may send on a NIC of this speed.
-pub(super) fn best_effort(speed: Option<Rate>) -> Rate {
+pub(crate) fn best_effort(speed: Option<Rate>) -> Rate {
     speed
         .map_or(LEAST, |speed| speed.fraction(1, BEST_EFFORT))
         .max(LEAST)
@@ -136,6 +136,7 @@ pub(super) async fn once(host: &Host, readings: &std::sync::Mutex<Readings>) {
         .filter(|record| record.pod.is_some())
         .flat_map(|record| record.interfaces.iter().map(move |i| (record, i)))
         .filter(|(_, interface)| interface.phase == Phase::Attached)
+        .filter(|(record, interface)| !gateway::is_outside(record, &interface.ifname))
         .collect();
     if attached.is_empty() {
         lock(readings).paced.clear();

@@ -290,7 +290,7 @@ async fn profile(
 }
 
 /// Queues a lease for its way back, and tries at once.
-pub(super) async fn give_back(host: &Host, lease: &Lease, why: &str) -> Result<(), Problem> {
+pub(crate) async fn give_back(host: &Host, lease: &Lease, why: &str) -> Result<(), Problem> {
     let release = QueuedRelease {
         version: PREPARED_VERSION,
         lease_id: lease.id,
@@ -303,7 +303,7 @@ pub(super) async fn give_back(host: &Host, lease: &Lease, why: &str) -> Result<(
 }
 
 /// The prepared file of a key.
-pub(super) fn read(host: &Host, key: &str) -> Result<Option<Prepared>, Problem> {
+pub(crate) fn read(host: &Host, key: &str) -> Result<Option<Prepared>, Problem> {
     let path = host.places.prepared_file(key);
     let broken = |why: &dyn std::fmt::Display| {
         Problem::new(Kind::Internal, format!("reading {}: {why}", path.display()))
@@ -322,7 +322,7 @@ pub(super) fn read(host: &Host, key: &str) -> Result<Option<Prepared>, Problem> 
 }
 
 /// Writes it, durably.
-pub(super) fn write(host: &Host, prepared: &Prepared) -> Result<(), Problem> {
+pub(crate) fn write(host: &Host, prepared: &Prepared) -> Result<(), Problem> {
     let path = host.places.prepared_file(&prepared.key);
     let broken = |why: &dyn std::fmt::Display| {
         Problem::new(Kind::Internal, format!("writing {}: {why}", path.display()))
@@ -333,7 +333,7 @@ pub(super) fn write(host: &Host, prepared: &Prepared) -> Result<(), Problem> {
 
 /// Makes a prepared file true again before it is used once more: a virtual NIC that came home may
 /// have another index, and the slice may have another rate by now.
-pub(super) async fn refresh(host: &Host, key: &str) -> Result<(), Problem> {
+pub(crate) async fn refresh(host: &Host, key: &str) -> Result<(), Problem> {
     let Some(mut prepared) = read(host, key)? else {
         return Ok(());
     };

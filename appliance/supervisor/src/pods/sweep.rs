@@ -5,7 +5,7 @@
 //! to give back (DEL, GC), unless its sandbox is gone and with it everyone who could.
 
 use super::{Pods, attach, book, prepare};
-use crate::inventory;
+use crate::{gateway, inventory};
 use dtn_api::{Problem, problem::Kind};
 use dtn_cni::{reconcile::Leases, record::AttachmentRecord};
 use dtn_link::{Netns, netns};
@@ -44,7 +44,7 @@ pub(super) async fn orphans(pods: &Pods) -> Result<(), Problem> {
     let (records, _) = inventory::records(&host.places);
     for record in records.iter().filter(|r| ours(r) && stray(&r.key)) {
         tracing::warn!(key = record.key, "an attachment of no pod is taken home");
-        attach::bring_home(host, &record.key, Leases::Release).await?;
+        attach::bring_home(host, &record.key, None, Leases::Release).await?;
     }
     let attached: BTreeSet<&str> = records.iter().map(|record| record.key.as_str()).collect();
     for prepared in inventory::prepared_files(&host.places.prepared())? {
@@ -71,7 +71,7 @@ pub(super) async fn orphans(pods: &Pods) -> Result<(), Problem> {
     for pin in std::fs::read_dir(&folder).map_err(|e| failed(&e))? {
         let pin = pin.map_err(|e| failed(&e))?;
         let key = pin.file_name().to_string_lossy().into_owned();
-        if !stray(&key) || holds_a_nic(&records, &pin.path()) {
+        if !stray(&key) || gateway::is_key(&key) || holds_a_nic(&records, &pin.path()) {
             continue;
         }
         tracing::info!(pin = %pin.path().display(), "a pin of no pod is taken away");
