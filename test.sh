@@ -59,12 +59,14 @@ group() {
     echo "=== $name: $([ $rc = 0 ] && echo ok || echo "FAILED with status $rc") after $(($(date +%s) - start)) s"
 }
 
-scripts=(install.sh test.sh .ci/run images/build tests/lab tests/readme tests/lab-matrix tests/dependencies)
+scripts=(install.sh test.sh .ci/run images/build tests/lab tests/onos tests/onos-core/make tests/onos-core/run tests/readme tests/lab-matrix tests/dependencies)
 group format cargo fmt --all --check
 group shell shellcheck "${scripts[@]}"
 group lints cargo clippy --workspace --all-targets --locked -- -D warnings
-group tests cargo test --workspace --locked
+# the one test that needs an ONOS core has a group of its own
+group tests env DTN_ONOS=later cargo test --workspace --locked
 group crash cargo test -p dtn-cni --locked --features failpoints --test crash
+group onos tests/onos
 group documentation env RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --workspace --no-deps --locked --quiet
 group build ./install.sh --build
 group readme tests/readme
