@@ -20,6 +20,10 @@ use std::collections::BTreeMap;
 /// thousand rules, and each of these is one.
 const MOST_MASKED: usize = 256;
 
+/// Most of them of all rules of a gateway together: each slice of it has all of them at every switch
+/// where its packets enter.
+const MOST_MASKED_IN_ALL: usize = 16_384;
+
 /// The access rules of a gateway as they are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessRow {
@@ -123,9 +127,8 @@ pub fn check_list(rules: &[AccessRule]) -> Result<(), Problem> {
         Kind::InvalidRequest,
         "the access rules are not valid, and nothing was changed",
     );
-    if rules.len() > MOST_RULES {
-        let many = rules.len();
-        wrong = wrong.at("/items", format!("{many} rules are more than {MOST_RULES}"));
+    if let Some(why) = too_many(rules) {
+        wrong = wrong.at("/items", why);
     }
     let mut seen: BTreeMap<u16, usize> = BTreeMap::new();
     for (n, rule) in rules.iter().enumerate() {
@@ -171,6 +174,35 @@ pub fn check_one(number: u16, rule: &AccessRule) -> Result<(), Problem> {
         true => Ok(()),
         false => Err(wrong),
     }
+}
+
+/// Why there are too many rules, if there are.
+pub fn too_many(rules: &[AccessRule]) -> Option<String> {
+    if rules.len() > MOST_RULES {
+        let many = rules.len();
+        return Some(format!("{many} rules are more than {MOST_RULES}"));
+    }
+    let product = |rule: &AccessRule| {
+        let (from, to) = blocks(&rule.packets);
+        from * to
+    };
+    let all: usize = rules.iter().map(product).sum();
+    (all > MOST_MASKED_IN_ALL).then(|| {
+        format!(
+            "switches match ports under masks, and these rules take {all} matches, more than \
+             {MOST_MASKED_IN_ALL}: write ranges that begin and end at multiples of a power of two, \
+             as 49152-65535, or fewer of them"
+        )
+    })
+}
+
+/// How many masked matches the ports become that packets come from, and those that they go to.
+fn blocks(packets: &AccessMatch) -> (usize, usize) {
+    let of = |ports: &[PortRange]| -> usize {
+        let each = ports.iter().map(|r| masked(r.first(), r.last()).len());
+        each.sum::<usize>().max(1)
+    };
+    (of(&packets.src_ports), of(&packets.dst_ports))
 }
 
 /// What is wrong with a rule, as pairs of a pointer and words.
@@ -232,11 +264,7 @@ fn packet_faults(packets: &AccessMatch, fault: &mut impl FnMut(&str, String)) {
             fault(at, format!("{many} ranges are more than {MOST_PORTS}"));
         }
     }
-    let blocks = |ports: &[PortRange]| -> usize {
-        let each = ports.iter().map(|r| masked(r.first(), r.last()).len());
-        each.sum::<usize>().max(1)
-    };
-    let (from, to) = (blocks(&packets.src_ports), blocks(&packets.dst_ports));
+    let (from, to) = blocks(packets);
     if from * to > MOST_MASKED {
         let at = match packets.dst_ports.is_empty() {
             true => "/match/src_ports",

@@ -185,31 +185,6 @@ pub fn set_gateways(addressing: &mut Addressing) {
     }
 }
 
-/// The addressing of the far side of a stitched slice whose gateway is on this side: without the
-/// gateway, which must not be an address that the far side hands out.
-pub fn beyond_gateway(mut far: Addressing) -> Result<Addressing, Problem> {
-    for (family, pool) in [("ipv4", &mut far.ipv4), ("ipv6", &mut far.ipv6)] {
-        let Some(pool) = pool else { continue };
-        let Some(gateway) = pool.gateway.take() else {
-            continue;
-        };
-        let own = ranges(pool).unwrap_or_default();
-        let own = own
-            .iter()
-            .find(|range| (range.first..=range.last).contains(&number(gateway)));
-        if own.is_some() {
-            let problem = Problem::new(Kind::InvalidRequest, "the addressing is not valid");
-            return Err(problem.at(
-                format!("/addressing/{family}/gateway"),
-                format!(
-                    "{gateway} is in the half that the other domain hands out: choose a lower one"
-                ),
-            ));
-        }
-    }
-    Ok(far)
-}
-
 /// The first of the used subnets that an addressing overlaps.
 pub fn clash(addressing: &Addressing, used: &[IpNet]) -> Option<IpNet> {
     subnets(addressing).find_map(|mine| used.iter().find(|net| overlaps(net, &mine)).copied())

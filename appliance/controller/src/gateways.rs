@@ -1,7 +1,10 @@
 //! Gateways as the controller keeps them: what may be declared, which slice has which, and what
 //! follows for a slice's addresses and routes. Pure. Who may pass is decided in [`crate::access`].
 
-use crate::{addresses::Plan, auth};
+use crate::{
+    addresses::{self, Plan},
+    auth,
+};
 use dtn_api::{
     Name, Problem,
     gateway::{Gateway, GatewayReport, GatewaySpec, LAST_RULE, MOST_NETWORKS},
@@ -233,6 +236,31 @@ pub fn serving(
         status: missing.is_none(),
         reason: missing.unwrap_or_else(well),
     }
+}
+
+/// The addressing of the far side of a stitched slice whose gateway is on this side: without the
+/// gateway, which must not be an address that the far side hands out.
+pub fn beyond(mut far: Addressing) -> Result<Addressing, Problem> {
+    for (family, pool) in [("ipv4", &mut far.ipv4), ("ipv6", &mut far.ipv6)] {
+        let Some(pool) = pool else { continue };
+        let Some(gateway) = pool.gateway.take() else {
+            continue;
+        };
+        let own = addresses::ranges(pool).unwrap_or_default();
+        let own = own
+            .iter()
+            .find(|range| (range.first..=range.last).contains(&addresses::number(gateway)));
+        if own.is_some() {
+            let problem = Problem::new(Kind::InvalidRequest, "the addressing is not valid");
+            return Err(problem.at(
+                format!("/addressing/{family}/gateway"),
+                format!(
+                    "{gateway} is in the half that the other domain hands out: choose a lower one"
+                ),
+            ));
+        }
+    }
+    Ok(far)
 }
 
 /// The routes of a slice's members to what lies behind its gateway.

@@ -89,6 +89,21 @@ fn every_fault_of_a_list_is_named_at_once_with_its_place() {
         .collect();
     assert_eq!(pointers(&check_list(&many).unwrap_err()), ["/items"]);
     check_list(&many[1..]).unwrap();
+    // each of them would do, and all of them would fill a switch
+    let wide = |n: u16| {
+        rule(
+            json!({"priority": n, "action": "deny", "direction": "inbound",
+            "match": {"proto": "tcp", "dst_ports": ["1-65534"]}}),
+        )
+    };
+    let wide: Vec<AccessRule> = (1..=547).map(wide).collect();
+    let problem = check_list(&wide).unwrap_err();
+    assert_eq!(pointers(&problem), ["/items"]);
+    assert!(
+        problem.errors[0].detail.contains("16410 matches"),
+        "{problem}"
+    );
+    check_list(&wide[1..]).unwrap();
     let other = check_one(5, &many[0]).unwrap_err();
     assert_eq!(pointers(&other), ["/priority"]);
 }

@@ -132,16 +132,14 @@ impl Engine {
                 }
                 (Only::New, None) | (Only::Any, _) => {}
             }
-            if before.is_none() && row.rules.len() >= dtn_api::gateway::MOST_RULES {
+            let next = row.with(rule);
+            let all: Vec<AccessRule> = next.rules().cloned().collect();
+            if let Some(why) = access::too_many(&all) {
                 return Err(Problem::new(
                     Kind::StateConflict,
-                    format!(
-                        "gateway {name} has {} access rules, the most that there may be: remove one first",
-                        row.rules.len()
-                    ),
+                    format!("gateway {name} cannot have rule {number} too: {why}"),
                 ));
             }
-            let next = row.with(rule);
             let kept = next.find(number).ok_or_else(|| no_rule(name, number))?;
             let standing = self.counted(state, name).standing(kept, now);
             let answer = (standing, kept.changed, before.is_none());

@@ -165,7 +165,7 @@ impl Engine {
             };
             let (near, far) = stitches::deal(&whole)?;
             // the gateway is this end's: the other one knows no way out
-            let far = addresses::beyond_gateway(far)?;
+            let far = gateways::beyond(far)?;
             let mut members = spec.members.clone();
             members.push(border_member(&border.name));
             let own = SliceSpec {
