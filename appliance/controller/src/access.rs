@@ -3,7 +3,10 @@
 
 pub mod explain;
 
-use crate::fabric::program::ports::masked;
+use crate::fabric::program::{
+    access::{MOST, weight},
+    ports::masked,
+};
 use dtn_api::{
     Name, Problem,
     gateway::{
@@ -19,10 +22,6 @@ use std::collections::BTreeMap;
 /// Most masked matches that the ports of one rule may become in a switch. A switch has room for some
 /// thousand rules, and each of these is one.
 const MOST_MASKED: usize = 256;
-
-/// Most of them of all rules of a gateway together: each slice of it has all of them at every switch
-/// where its packets enter.
-const MOST_MASKED_IN_ALL: usize = 16_384;
 
 /// The access rules of a gateway as they are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,16 +181,13 @@ pub fn too_many(rules: &[AccessRule]) -> Option<String> {
         let many = rules.len();
         return Some(format!("{many} rules are more than {MOST_RULES}"));
     }
-    let product = |rule: &AccessRule| {
-        let (from, to) = blocks(&rule.packets);
-        from * to
-    };
-    let all: usize = rules.iter().map(product).sum();
-    (all > MOST_MASKED_IN_ALL).then(|| {
+    // in a slice of both families; what is taken here is never too much for a switch later
+    let all: usize = rules.iter().map(|rule| 2 * weight(rule)).sum();
+    (all > MOST).then(|| {
         format!(
-            "switches match ports under masks, and these rules take {all} matches, more than \
-             {MOST_MASKED_IN_ALL}: write ranges that begin and end at multiples of a power of two, \
-             as 49152-65535, or fewer of them"
+            "switches match ports under masks, and these rules take {all} of theirs, more than \
+             {MOST}: write ranges that begin and end at multiples of a power of two, as \
+             49152-65535, or fewer of them"
         )
     })
 }

@@ -96,11 +96,11 @@ fn every_fault_of_a_list_is_named_at_once_with_its_place() {
             "match": {"proto": "tcp", "dst_ports": ["1-65534"]}}),
         )
     };
-    let wide: Vec<AccessRule> = (1..=547).map(wide).collect();
+    let wide: Vec<AccessRule> = (1..=274).map(wide).collect();
     let problem = check_list(&wide).unwrap_err();
     assert_eq!(pointers(&problem), ["/items"]);
     assert!(
-        problem.errors[0].detail.contains("16410 matches"),
+        problem.errors[0].detail.contains("16440 of theirs"),
         "{problem}"
     );
     check_list(&wide[1..]).unwrap();
