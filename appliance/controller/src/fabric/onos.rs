@@ -3,14 +3,17 @@
 //!
 //! ONOS takes a wish at once and says later, or never, whether a switch has it. So one task
 //! ([`pass`]) reads all that ONOS has ([`survey`]), works out what may be done now ([`plan`], with
-//! the rules in ONOS's words from [`rules`] and the members as its [`hosts`]), does it
-//! ([`apply`], [`client`]), and looks again until nothing is left, then every ten seconds.
+//! the rules in ONOS's words from [`rules`] and [`criteria`], the members as its [`hosts`], and the
+//! turns that rules of [`access`] take), does it ([`apply`], [`client`]), and looks again until
+//! nothing is left, then every ten seconds.
 //!
 //! The rules of an application belong to one controller. A mark among them, a rule that no frame
 //! meets, says to whom; a controller that finds another's mark does nothing and says so.
 
+mod access;
 mod apply;
 mod client;
+mod criteria;
 mod hosts;
 mod pass;
 mod plan;
@@ -33,6 +36,7 @@ use client::Client;
 use dtn_api::{
     HostId, Name, Problem,
     fabric::SwitchStatus,
+    gateway::Count,
     host::{Enforcement, Host},
     slice::{Member, Slice, SliceSpec},
 };
@@ -127,6 +131,8 @@ struct State {
     wanted: Option<(u64, Arc<[Intent]>)>,
     standings: BTreeMap<Uuid, (Intent, Standing)>,
     counters: BTreeMap<Uuid, Counters>,
+    /// What access rules have decided about, by slice and number.
+    decided: BTreeMap<(Uuid, u16), Count>,
     /// Rules and meters of ours, by switch.
     held: BTreeMap<Name, (u64, u64)>,
     seen: Option<Survey>,
@@ -295,6 +301,9 @@ impl Fabric for Onos {
     }
     fn counters(&self) -> BTreeMap<Uuid, Counters> {
         lock(&self.shared.state).counters.clone()
+    }
+    fn decided(&self) -> BTreeMap<(Uuid, u16), Count> {
+        lock(&self.shared.state).decided.clone()
     }
     fn switches(&self) -> Vec<SwitchStatus> {
         let state = lock(&self.shared.state);

@@ -317,6 +317,7 @@ impl Shared {
         let news = state.standings != standings || state.seen.as_ref() != Some(&seen);
         state.standings = standings;
         state.counters = plan.counters;
+        state.decided = plan.decided;
         state.held = plan.held;
         state.seen = Some(seen);
         state.settled = settled.then_some(number);

@@ -3,6 +3,7 @@
 //! a rule only once its meter is there, a meter away only when no rule has it any more.
 
 use super::{
+    access::{Order, shut},
     rules::{Held, Key, Wanted, mark, rules, words},
     survey::{Survey, device},
 };
@@ -11,7 +12,7 @@ use crate::fabric::{
     network::Network,
     program::{ADMIT, GuardKey, MeterSpec, programs, resolve},
 };
-use dtn_api::Name;
+use dtn_api::{Name, gateway::Count};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -61,6 +62,8 @@ pub(super) struct Plan {
     pub(super) errors: Vec<(Name, Option<Uuid>, String)>,
     /// What the slices' meters have counted.
     pub(super) counters: BTreeMap<Uuid, Counters>,
+    /// What the access rules have decided about, by slice and number.
+    pub(super) decided: BTreeMap<(Uuid, u16), Count>,
     /// Rules and meters of ours by switch.
     pub(super) held: BTreeMap<Name, (u64, u64)>,
     /// Whether something is on its way to a switch that is there.
@@ -112,8 +115,10 @@ pub(super) fn plan(
         plan: Plan::default(),
     };
     work.remember(memory);
+    let (intents, closed) = shut(intents);
+    let intents = intents.as_slice();
     let programs = programs(network, intents);
-    for refusal in &programs.refused {
+    for refusal in programs.refused.iter().chain(&closed) {
         // told of every switch, so that it is found at the first one
         let intent = intents.iter().find(|intent| intent.slice == refusal.slice);
         let at = intent.and_then(|intent| intent.switches().into_iter().next());
@@ -326,10 +331,21 @@ impl Work<'_> {
             .filter_map(|name| self.network.switch(name))
             .map(|switch| device(switch.datapath_id))
             .collect();
+        let extra = |held: &&Held| !wanted.contains_key(&held.key) && held.mark().is_none();
+        let missing = wanted.iter().filter(|(key, (_, rule))| {
+            !have
+                .get(key)
+                .is_some_and(|h| h.added() && h.treatment == rule.treatment())
+        });
+        let order = Order::of(
+            intents,
+            missing.map(|(key, (_, rule))| (key, rule)),
+            survey.flows.iter().filter(extra),
+        );
         // members that leave and are still let in: their tag goes to nobody before
         let mut leaving = BTreeSet::new();
         for held in &survey.flows {
-            if wanted.contains_key(&held.key) || held.mark().is_some() {
+            if !extra(&held) {
                 continue;
             }
             // the ports of a device that ONOS does not have are not known: nothing is said of it
@@ -346,7 +362,8 @@ impl Work<'_> {
             } else {
                 &mut self.plan.clear
             };
-            if held.state != "PENDING_REMOVE" && held.state != "REMOVED" {
+            let going = held.state == "PENDING_REMOVE" || held.state == "REMOVED";
+            if !going && order.clears(held) {
                 step.push(held.clone());
             }
             if held.key.table == ADMIT {
@@ -368,8 +385,11 @@ impl Work<'_> {
             let held = have.get(key).copied();
             let count = self.plan.held.entry((*name).clone()).or_default();
             let same = held.is_some_and(|held| held.treatment == rule.treatment());
-            if held.is_some_and(|held| same && held.added()) {
+            if let Some(held) = held.filter(|held| same && held.added()) {
                 count.0 += 1;
+                if let (Some(slice), Some(number)) = (rule.slice, rule.number) {
+                    *self.plan.decided.entry((slice, number)).or_default() += held.count;
+                }
                 continue;
             }
             let text = words(key, &rule.treatment());
@@ -392,7 +412,7 @@ impl Work<'_> {
             self.plan.errors.push(((*name).clone(), rule.slice, why));
             if key.table != ADMIT || rule.slice.is_none() {
                 open.extend(rule.slice);
-                if send && available {
+                if send && available && order.makes(key, rule) {
                     self.plan.forward.push((key.clone(), rule.clone()));
                 }
             } else if send && available && rule.ready {

@@ -5,14 +5,15 @@
 //! outputs, so that it needs no group; and ARP is told by the sender's hardware address alone, since
 //! no criterion looks into it.
 
-use crate::fabric::program::{FORWARD, GuardKey, Resolved, frames::ARP};
-use dtn_api::MacAddress;
+use super::criteria::{criterion, tunnel};
+use crate::fabric::program::{FORWARD, GuardKey, Resolved, frames::ARP, number_of};
+use dtn_api::{MacAddress, gateway::Count};
 use dtn_openflow::{Action, Field, Instruction, VLAN_PRESENT};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
 };
 use uuid::Uuid;
 
@@ -39,6 +40,8 @@ pub(super) struct Wanted {
     pub(super) instructions: Vec<Value>,
     /// Whether its meter is there.
     pub(super) ready: bool,
+    /// The number of the access rule for which it counts; 0 for what none allows.
+    pub(super) number: Option<u16>,
 }
 impl Wanted {
     /// What it does, in one spelling.
@@ -69,6 +72,8 @@ pub(super) struct Held {
     /// The slice's tag that it looks for or writes.
     pub(super) tag: Option<u64>,
     pub(super) meter: Option<u32>,
+    /// What has met it.
+    pub(super) count: Count,
     mac: Option<MacAddress>,
 }
 impl Held {
@@ -130,6 +135,7 @@ pub(super) fn mark(device: &str, owner: u32) -> (Key, Wanted) {
             criteria,
             instructions,
             ready: true,
+            number: None,
         },
     )
 }
@@ -171,53 +177,11 @@ pub(super) fn rules(
                 criteria,
                 instructions,
                 ready,
+                number: number_of(flow.cookie),
             },
         );
     }
     Ok(rules)
-}
-
-fn tunnel(id: u64) -> Value {
-    json!({"type": "TUNNEL_ID", "tunnelId": id})
-}
-
-fn criterion(field: &Field) -> Result<Option<Value>, String> {
-    let mac = |bytes: [u8; 6]| MacAddress::new(bytes).to_string();
-    Ok(Some(match field {
-        Field::InPort(port) => json!({"type": "IN_PORT", "port": port}),
-        Field::Metadata { value, mask: None } => tunnel(*value),
-        Field::EthDst { value, mask: None } => json!({"type": "ETH_DST", "mac": mac(*value)}),
-        Field::EthDst {
-            value,
-            mask: Some(mask),
-        } => {
-            json!({"type": "ETH_DST_MASKED", "mac": mac(*value), "macMask": mac(*mask)})
-        }
-        Field::EthSrc { value, mask: None } => json!({"type": "ETH_SRC", "mac": mac(*value)}),
-        Field::EthType(kind) => json!({"type": "ETH_TYPE", "ethType": format!("0x{kind:x}")}),
-        // VlanId.NONE of ONOS
-        Field::VlanVid {
-            value: 0,
-            mask: None,
-        } => json!({"type": "VLAN_VID", "vlanId": -1}),
-        Field::VlanVid { value, mask: None } => {
-            json!({"type": "VLAN_VID", "vlanId": value & !VLAN_PRESENT})
-        }
-        Field::IpProto(proto) => json!({"type": "IP_PROTO", "protocol": proto}),
-        Field::Ipv4Src { addr, mask: None } => {
-            json!({"type": "IPV4_SRC", "ip": format!("{addr}/32")})
-        }
-        Field::Ipv6Src { addr, mask } => {
-            let mask = mask.unwrap_or(Ipv6Addr::from(u128::MAX));
-            let prefix = u128::from(mask).leading_ones();
-            json!({"type": "IPV6_SRC", "ip": format!("{addr}/{prefix}")})
-        }
-        Field::Icmpv6Type(kind) => json!({"type": "ICMPV6_TYPE", "icmpv6Type": kind}),
-        Field::Icmpv6Code(code) => json!({"type": "ICMPV6_CODE", "icmpv6Code": code}),
-        Field::Ipv6NdTarget(addr) => json!({"type": "IPV6_ND_TARGET", "targetAddress": addr}),
-        Field::ArpSpa { .. } | Field::ArpSha(_) => return Ok(None),
-        other => return Err(format!("ONOS's REST has no criterion for {other:?}")),
-    }))
 }
 
 fn said(
@@ -383,6 +347,10 @@ fn one(flow: &Value) -> Option<Held> {
             .as_ref()
             .and_then(number)
             .and_then(|id| id.try_into().ok()),
+        count: Count {
+            packets: small("packets").unwrap_or_default(),
+            bytes: small("bytes").unwrap_or_default(),
+        },
         mac: mac
             .as_ref()
             .and_then(|m| m.as_str()?.to_ascii_lowercase().parse().ok()),

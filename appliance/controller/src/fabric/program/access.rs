@@ -83,6 +83,14 @@ pub fn weight(rule: &AccessRule) -> usize {
     each.sum()
 }
 
+/// Whether an access rule asks for ports under a mask: for more than one, and not for all.
+pub fn has_ranges(rule: &AccessRule) -> bool {
+    let lists = [&rule.packets.src_ports, &rule.packets.dst_ports];
+    let blocks = lists.into_iter().flat_map(|ports| blocks(ports));
+    let masks = blocks.flatten().map(|(_, mask)| mask);
+    masks.into_iter().any(|mask| mask != 0 && mask != u16::MAX)
+}
+
 /// Why the rules cannot be had; then the gateway is shut, and only what it says itself passes.
 pub(super) fn refusal(access: &Access) -> Option<String> {
     let families = families(&access.subnets).len();
