@@ -1,4 +1,5 @@
-//! Access rules on their way into a double of ONOS that does at once what it is told.
+//! Access rules on their way into a double of ONOS that does at once what it is told, in the worst
+//! order that a call leaves open.
 
 use crate::fabric::{
     Access, Attached, Intent,
@@ -85,15 +86,20 @@ impl Double {
             ..Survey::default()
         }
     }
-    /// One pass.
-    fn pass(&mut self, wanted: &Intent) -> Plan {
+    /// One pass, with a look after each deed.
+    fn pass(&mut self, wanted: &Intent, look: &mut dyn FnMut(&Self)) -> Plan {
         let (survey, now) = (self.survey(), Instant::now());
         let wanted = std::slice::from_ref(wanted);
         let plan = plan(&network(), wanted, &survey, &mut self.memory, 5, now);
-        for held in plan.shut.iter().chain(&plan.clear) {
+        let mut clear: Vec<_> = plan.shut.iter().chain(&plan.clear).collect();
+        clear.sort_by_key(|held| !held.treatment.is_empty());
+        for held in clear {
             self.flows.remove(&held.key);
+            look(self);
         }
-        for (key, rule) in plan.forward.iter().chain(&plan.admit) {
+        let mut make: Vec<_> = plan.forward.iter().collect();
+        make.sort_by_key(|(key, rule)| (key.table == ACCESS, rule.treatment().is_empty()));
+        for (key, rule) in make.into_iter().chain(&plan.admit) {
             self.last += 1;
             let mut flow = rule.body(key);
             flow["id"] = json!(self.last.to_string());
@@ -101,6 +107,7 @@ impl Double {
             flow["packets"] = json!(3);
             flow["bytes"] = json!(300);
             self.flows.insert(key.clone(), flow);
+            look(self);
         }
         plan
     }
@@ -120,13 +127,15 @@ impl Double {
     /// Passes until nothing is left; looks after each.
     fn settle(&mut self, wanted: &Intent, mut look: impl FnMut(&Self)) -> Plan {
         for _ in 0..20 {
-            let plan = self.pass(wanted);
-            look(self);
+            let plan = self.pass(wanted, &mut look);
             if plan.settled() {
                 return plan;
             }
         }
-        panic!("it does not end: {:?}", self.pass(wanted).differences);
+        panic!(
+            "it does not end: {:?}",
+            self.pass(wanted, &mut look).differences
+        );
     }
 }
 
