@@ -6,6 +6,7 @@
 //! shall have, and makes the difference good. A slice is programmed when that has been read back
 //! from every switch that it goes through ([`standing`]).
 
+mod closed;
 mod decided;
 mod failure;
 mod frames;

@@ -1,7 +1,7 @@
 //! Makes the switches hold what is wanted, again and again, and notes what has been read back.
 
 use super::{
-    Shared, Wanted,
+    Shared, Wanted, closed,
     failure::Failure,
     look::{self, Connection, Look},
     session::{Session, lock},
@@ -138,7 +138,12 @@ async fn pass(shared: &Shared) {
         });
         for (name, session, done) in join_all(work).await {
             match done {
-                Ok(refused) => told.errors.extend(refused),
+                Ok(refused) => {
+                    if step == Step::Deny {
+                        closed::shut(&mut seen, &refused);
+                    }
+                    told.errors.extend(refused);
+                }
                 Err(failure) => {
                     failed.insert(name.clone(), fallen(&name, &session, &failure));
                 }
