@@ -56,8 +56,8 @@ pub struct Engine {
     state: Mutex<State>,
     /// When each domain was last heard; what is written down lags behind.
     heard: StdMutex<BTreeMap<Name, Timestamp>>,
-    /// What each gateway's host has said last.
-    reported: StdMutex<BTreeMap<Name, GatewayReport>>,
+    /// What each gateway's host has said last, and when by our own clock.
+    reported: StdMutex<BTreeMap<Name, (Timestamp, GatewayReport)>>,
     /// Something is owed to another domain.
     owed: Notify,
     /// The domains whose certificates are believed have changed.

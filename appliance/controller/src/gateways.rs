@@ -13,7 +13,7 @@ use dtn_api::{
     slice::{Addressing, Role, SliceSpec},
 };
 use ipnet::IpNet;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -194,12 +194,13 @@ pub const SERVES: &str = "GatewayServes";
 /// A host that has reported nothing for longer is silent, in seconds.
 const SILENT: i64 = 120;
 
-/// Whether a slice's gateway forwards for it, from what its host has read back.
+/// Whether a slice's gateway forwards for it, from what its host has read back. `silence` is how
+/// long ago that came.
 pub fn serving(
     seen: &Gateway,
     slice: uuid::Uuid,
     leased: bool,
-    now: Timestamp,
+    silence: Option<SignedDuration>,
 ) -> dtn_api::slice::Condition {
     let Gateway { name, spec, .. } = seen;
     let missing = match &seen.report {
@@ -208,7 +209,7 @@ pub fn serving(
             spec.node
         )),
         None => Some(format!("the host of gateway {name} has reported nothing")),
-        Some(report) if now.duration_since(report.read_at).as_secs() > SILENT => Some(format!(
+        Some(report) if silence.is_none_or(|past| past.as_secs() > SILENT) => Some(format!(
             "the host of gateway {name} has reported nothing since {}",
             report.read_at
         )),
@@ -339,6 +340,57 @@ mod tests {
         );
         let empty = check(&name, &spec(&[], &[]), &plan()).unwrap_err();
         assert_eq!(empty.errors.len(), 2, "{empty}");
+    }
+
+    #[test]
+    fn a_gateway_serves_when_its_host_has_read_back_all_of_it() {
+        let id = uuid::Uuid::from_u128(1);
+        let row = GatewayRow {
+            name: "internet".parse().unwrap(),
+            spec: spec(&["0.0.0.0/0"], &["192.0.2.2/24"]),
+            seen_at: Timestamp::UNIX_EPOCH,
+            version: 1,
+        };
+        let report: GatewayReport = serde_json::from_value(json!({
+            "rules_version": 5, "slices": [id], "read_at": Timestamp::UNIX_EPOCH,
+        }))
+        .unwrap();
+        let other = |change: &dyn Fn(&mut GatewayReport)| {
+            let mut other = report.clone();
+            change(&mut other);
+            Some(other)
+        };
+        let soon = Some(SignedDuration::from_secs(120));
+        let late = Some(SignedDuration::from_secs(121));
+        let cases = [
+            (Some(report.clone()), true, soon, "forwards for it"),
+            (Some(report.clone()), false, soon, "holds no lease"),
+            (Some(report.clone()), true, late, "nothing since"),
+            (None, true, None, "has reported nothing"),
+            (
+                other(&|r| r.slices.clear()),
+                true,
+                soon,
+                "not forward for it yet",
+            ),
+            (
+                other(&|r| r.rules_version = 4),
+                true,
+                soon,
+                "version 4, not 5",
+            ),
+            (
+                other(&|r| r.trouble = Some("no NIC".into())),
+                true,
+                soon,
+                "no NIC",
+            ),
+        ];
+        for (n, (report, leased, silence, why)) in cases.into_iter().enumerate() {
+            let said = serving(&row.seen(5, report), id, leased, silence);
+            assert_eq!(said.status, n == 0, "{}", said.reason);
+            assert!(said.reason.contains(why), "{} for {why}", said.reason);
+        }
     }
 
     #[test]

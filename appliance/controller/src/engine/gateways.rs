@@ -164,7 +164,8 @@ impl Engine {
         })
         .await
         .inspect(|_| {
-            self.reports().insert(name.clone(), report);
+            let said = (Timestamp::now(), report);
+            self.reports().insert(name.clone(), said);
         })
     }
 
@@ -178,13 +179,18 @@ impl Engine {
         let row = gateways::of_slice(&state.gateways, &booking.slice.spec)?;
         let leased = leased(state, row, booking).is_some();
         let seen = self.gateway_in(state, row);
-        Some(gateways::serving(&seen, booking.slice.id, leased, now))
+        let silence = self
+            .reports()
+            .get(&row.name)
+            .map(|(at, _)| now.duration_since(*at));
+        let id = booking.slice.id;
+        Some(gateways::serving(&seen, id, leased, silence))
     }
 
     pub(super) fn report_of(&self, name: &Name) -> Option<GatewayReport> {
-        self.reports().get(name).cloned()
+        self.reports().get(name).map(|(_, report)| report.clone())
     }
-    fn reports(&self) -> MutexGuard<'_, BTreeMap<Name, GatewayReport>> {
+    fn reports(&self) -> MutexGuard<'_, BTreeMap<Name, (Timestamp, GatewayReport)>> {
         self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
