@@ -281,12 +281,23 @@ fn check(ask: &Ask, now: Timestamp) -> Result<(), Problem> {
             format!("{least} is more than the rate of {rate}"),
         );
     }
-    if ask.remote.is_none() {
-        problem = problem.at(
-            "/remote",
-            "a slice has two ends: name the domain of the other, and its endpoint as node/nic \
-             where there are several (--to DOMAIN[/NODE/NIC])",
-        );
+    match (&ask.remote, &ask.gateway) {
+        (None, None) => {
+            problem = problem.at(
+                "/remote",
+                "a slice has two ends: name the domain of the other, and its endpoint as node/nic \
+                 where there are several (--to DOMAIN[/NODE/NIC]), or a gateway of this domain \
+                 (--gateway NAME)",
+            );
+        }
+        (Some(_), Some(_)) => {
+            problem = problem.at(
+                "/gateway",
+                "a slice that is asked for here ends at a NIC of some domain or at a gateway, not \
+                 at both: leave one of them out",
+            );
+        }
+        _ => {}
     }
     if ask.duration.millis() < 1000 {
         problem = problem.at("/duration", "must be at least 1s");

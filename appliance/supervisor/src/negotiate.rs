@@ -102,7 +102,7 @@ pub struct NicLimit {
     pub host: HostId,
     /// What it carries.
     pub speed: Rate,
-    /// The other end, when that is within the domain.
+    /// The other end, when that is within the domain: a gateway's NIC where a gateway is asked for.
     #[serde(default)]
     pub far: Option<HostId>,
 }

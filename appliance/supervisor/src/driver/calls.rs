@@ -44,12 +44,23 @@ fn undecided() -> Problem {
 }
 
 async fn find_nic(host: &Host, case: &Case) -> Result<Event, Problem> {
-    let nics = host.inventory.nics().await?;
+    let mut nics = host.inventory.nics().await?;
+    let far = far_end(host, case).await?;
+    // the gateway's own NIC is the other end, and no NIC is both
+    if case.ask.nic.is_none() {
+        nics.retain(|nic| far.as_ref() != Some(&HostId::untagged(nic.mac)));
+    }
     let mut limit = match choose_nic(&case.ask, &nics) {
         Ok(limit) => limit,
         Err(why) => return Ok(Event::NoNic(why)),
     };
-    limit.far = far_end(host, case).await?;
+    if let (Some(gateway), true) = (&case.ask.gateway, far.as_ref() == Some(&limit.host)) {
+        return Ok(Event::NoNic(format!(
+            "{} is the NIC of the gateway {gateway} itself: name another one",
+            limit.name
+        )));
+    }
+    limit.far = far;
     // the controller has to know the NIC before a slice can be asked for it
     if let Some(nic) = nics
         .iter()
@@ -60,8 +71,11 @@ async fn find_nic(host: &Host, case: &Case) -> Result<Event, Problem> {
     Ok(Event::Nic(limit))
 }
 
-/// The other end, when it is asked for within this domain.
+/// The other end, when it is asked for within this domain: a gateway's NIC, or another host's.
 async fn far_end(host: &Host, case: &Case) -> Result<Option<HostId>, Problem> {
+    if let Some(name) = &case.ask.gateway {
+        return Ok(Some(host.uplink.gateway(name).await?.spec.host));
+    }
     let identity = host
         .uplink
         .identity()

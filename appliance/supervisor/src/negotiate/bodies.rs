@@ -86,11 +86,16 @@ fn remote(case: &Case) -> Option<RemoteEnd> {
 /// domain is the controller's to add.
 fn members(case: &Case) -> Option<Vec<Member>> {
     let nic = case.nic.as_ref()?;
-    let ends = std::iter::once(&nic.host).chain(&nic.far);
-    let member = |host: &dtn_api::HostId| Member {
+    let far_role = match case.ask.gateway {
+        Some(_) => Role::Gateway,
+        None => Role::Endpoint,
+    };
+    let far = nic.far.iter().map(|host| (host, far_role));
+    let ends = std::iter::once((&nic.host, Role::Endpoint)).chain(far);
+    let member = |(host, role): (&dtn_api::HostId, Role)| Member {
         host: Some(host.clone()),
         border_link: None,
-        role: Role::Endpoint,
+        role,
     };
     Some(ends.map(member).collect())
 }

@@ -4,7 +4,8 @@ use super::*;
 use dtn_api::{
     Span,
     slice::{
-        Class, DataPlane, Lifecycle, Provision, RemoteEnd, Reservation, SliceSpec, SliceStatus,
+        Class, DataPlane, Lifecycle, Provision, RemoteEnd, Reservation, Role, SliceSpec,
+        SliceStatus,
     },
 };
 use proptest::prelude::*;
@@ -206,6 +207,36 @@ fn within_the_domain_it_is_a_slice_between_two_nics() {
         (spec.members.len(), spec.remote.domain.as_str()),
         (1, "busan")
     );
+}
+
+#[test]
+fn with_a_gateway_it_is_a_slice_whose_other_end_joins_an_external_network() {
+    let door = HostId::untagged(dtn_api::MacAddress::new([2, 0, 0, 0, 0, 9]));
+    let Event::Nic(own) = nic(10_000) else {
+        unreachable!()
+    };
+    let own = NicLimit {
+        far: Some(door.clone()),
+        ..own
+    };
+    let wish = Ask {
+        remote: None,
+        gateway: Some("internet".parse().unwrap()),
+        ..ask(Some(600), None, 0)
+    };
+    let (case, _) = run(wish, vec![Event::Nic(own.clone()), available(950, None)]);
+    let Some(Wanted::Slice(spec)) = wanted(&case) else {
+        panic!("{case:?}")
+    };
+    let members: Vec<_> = spec
+        .members
+        .iter()
+        .map(|member| (member.host.clone().unwrap(), member.role))
+        .collect();
+    assert_eq!(members, [(own.host, Role::Endpoint), (door, Role::Gateway)]);
+    // the question has the same members as the hold: both are admitted by the same links
+    let query = query(&case, spec.schedule, None).unwrap();
+    assert_eq!((query.members, query.remote), (spec.members, None));
 }
 
 #[test]
