@@ -39,7 +39,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Between two rounds: a rule is in the kernel this long after it was made, at most.
-const ROUND: Duration = Duration::from_secs(2);
+const ROUND: Duration = Duration::from_secs(1);
 /// Between two looks at the NICs.
 const LOOK: Duration = Duration::from_secs(10);
 /// Between two times that the settings of a namespace are held against what they should be.
@@ -244,6 +244,7 @@ impl Standing {
             wanted,
             now,
             settle,
+            table: None,
         };
         let came = round.run().await;
         self.book = Some(book);

@@ -97,6 +97,8 @@ pub(super) struct Round<'a> {
     pub(super) now: Timestamp,
     /// Write all settings again, although the namespace was there.
     pub(super) settle: bool,
+    /// The filter as it was last read in this round.
+    pub(super) table: Option<nft::Table>,
 }
 
 /// What a round found in the end, read back.
@@ -173,7 +175,10 @@ impl Round<'_> {
         came.served = self.served()?;
         came.served
             .retain(|slice| there.attached.contains(&slice.ifname));
-        came.table = self.table().await?;
+        came.table = match self.table.take() {
+            Some(table) => Some(table),
+            None => self.read_table().await?,
+        };
         Ok(came)
     }
 
@@ -205,7 +210,7 @@ impl Round<'_> {
     fn open(&self) -> Result<Netns, Problem> {
         Netns::open(&self.pin()).map_err(|e| self.problem(&e))
     }
-    async fn table(&self) -> Result<Option<nft::Table>, Problem> {
+    async fn read_table(&self) -> Result<Option<nft::Table>, Problem> {
         let (family, name) = filter::TABLE;
         let table = nft::table(&self.open()?, family, name).await;
         table.map_err(|e| self.problem(&e))
@@ -448,17 +453,19 @@ impl Round<'_> {
     }
 
     /// Makes the kernel's filter what it shall be, in one transaction; nothing when it is so.
-    async fn keep_filter(&self) -> Result<(), Problem> {
+    async fn keep_filter(&mut self) -> Result<(), Problem> {
         let filter = self.filter()?;
         let version = self.book.rules.version;
-        let there = self.table().await?;
+        let there = self.read_table().await?;
         if there
             .as_ref()
             .is_some_and(|there| filter.is(there, version))
         {
+            self.table = there;
             return Ok(());
         }
         let commands = filter.transaction(there.as_ref(), version);
+        self.table = None;
         nft::apply(&self.open()?, &commands)
             .await
             .map_err(|e| self.problem(&e))?;

@@ -21,8 +21,10 @@ use uuid::Uuid;
 
 /// Between two declarations of what has not changed.
 const DECLARE: Duration = Duration::from_secs(30);
-/// Between two reports of what has not changed but its counters.
+/// Between two reports of what has not changed.
 const REPORT: Duration = Duration::from_secs(10);
+/// Between two reports of what has not changed but its counters.
+const COUNTED: Duration = Duration::from_secs(2);
 
 /// What was exchanged with the controller so far.
 #[derive(Debug, Default)]
@@ -100,7 +102,9 @@ impl Telling {
             read_at: seen.read_at,
         };
         let fresh = self.reported.as_ref().is_some_and(|(at, told)| {
-            at.elapsed() < REPORT
+            let counted = (&told.rules, told.denied_outbound, told.denied_inbound)
+                == (&report.rules, report.denied_outbound, report.denied_inbound);
+            at.elapsed() < if counted { REPORT } else { COUNTED }
                 && told.rules_version == report.rules_version
                 && told.slices == report.slices
                 && told.trouble == report.trouble
