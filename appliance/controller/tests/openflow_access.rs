@@ -18,8 +18,8 @@ use switch::{
     with_switches,
 };
 use tokio_util::sync::CancellationToken;
-use vdnd::fabric::{Access, Fabric, Intent, openflow::OpenFlow};
-use wish::{MUCH, TWO, happened, programmed, slice, until};
+use vdnd::fabric::{Access, Border, BorderEnd, Fabric, Intent, network::Place, openflow::OpenFlow};
+use wish::{MUCH, TWO, happened, network, programmed, slice, start, until};
 
 const FOUR: [&str; 4] = ["edge1", "edge2", "edge3", "edge4"];
 /// How long a connection is waited for that must not come to be; SYNs are sent again within it.
@@ -341,5 +341,64 @@ fn over_four_switches_each_packet_is_judged_once() {
         })
         .await;
         assert_eq!(happened(&fabric), []);
+    });
+}
+
+/// Members of another domain come over the border to the gateway of this one, and are judged as its own.
+#[test]
+fn who_comes_over_a_border_is_judged_there() {
+    with_switches("access_border", async |rig| {
+        for (name, id) in TWO.iter().zip(1..) {
+            rig.switch(name, id);
+        }
+        rig.cable("edge1", "edge2");
+        let stop = CancellationToken::new();
+        let outside = Outside::at(&rig, "edge1");
+        let b = rig.host("edge2", "hb", 2);
+        outside.route(&b);
+        let mut domains = Vec::new();
+        for (at, member, tag) in [("edge1", &outside.gateway, 7), ("edge2", &b, 9)] {
+            let other = if at == "edge1" { "edge2" } else { "edge1" };
+            let place: Place = format!("{at}/{at}-{other}").parse().unwrap();
+            let link: dtn_api::Name = "border".parse().unwrap();
+            let mut own = network(&TWO);
+            own.switches.retain(|switch| switch.name.as_str() == at);
+            own.cables.clear();
+            own.borders = vec![Border {
+                name: link.clone(),
+                peer_domain: other.parse().unwrap(),
+                peer_ref: link.clone(),
+                capacity_bps: MUCH,
+                latency_us: 0,
+                mtu: 1500,
+                labels: Default::default(),
+                at: Some(place.clone()),
+            }];
+            let fabric = start(own, "127.0.0.1:0".parse().unwrap(), &stop).await;
+            rig.connect(at, &format!("tcp:{}", fabric.address()));
+            let mut wanted = slice(tag, MUCH, vec![member.member(at)], &[at]);
+            wanted.border = Some(BorderEnd {
+                link,
+                at: place,
+                label: 1234,
+            });
+            if at == "edge1" {
+                wanted = gated(wanted, &outside.gateway, &[WEB]);
+            }
+            fabric.intend(vec![wanted.clone()]);
+            programmed(&fabric, &[&wanted]).await;
+            domains.push((fabric, wanted));
+        }
+        assert!(talk(&b, &outside.gateway), "the gateway itself");
+        let host = &outside.host;
+        assert_eq!(both(&b, host, 443, SOON), [true; 2]);
+        assert_eq!(both(&b, host, 22, NEVER), [false; 2]);
+        assert_eq!(both(host, &b, 443, NEVER), [false; 2]);
+        let (fabric, wanted) = &domains[0];
+        until("both are counted", || {
+            counted(fabric, wanted, 100).packets > 0 && counted(fabric, wanted, 0).packets > 2
+        })
+        .await;
+        assert!(domains[1].0.decided().is_empty(), "it has no gateway");
     });
 }
