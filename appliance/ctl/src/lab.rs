@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use dtn_api::{Rate, Size, Span, nic::NicClass, slice::Class};
 use dtn_lab::{
     Options,
+    onos::{OnosOptions, given::Given},
     options::{self, Fabric, Stage},
     outer, part,
 };
@@ -49,12 +50,26 @@ enum LabVerb {
 
 #[derive(Debug, clap::Args)]
 struct Wish {
-    /// What enforces slices inside the sites: edge (the hosts) or openflow (Open vSwitch bridges that
-    /// vdnd programs)
+    /// What enforces slices inside the sites: edge (the hosts), openflow (Open vSwitch bridges that
+    /// vdnd programs) or onos (the same, programmed by an ONOS that vdnd talks to)
     #[arg(long, value_name = "KIND", default_value = "edge")]
     fabric: Fabric,
-    /// Frame rate of the wide-area link [default: 1Gbit; with openflow what the switches carry, at
-    /// most 200Mbit]
+    /// With --fabric onos: an ONOS of this machine, http://127.0.0.1:PORT, for both sites, or two
+    /// with a comma between [default: the lab starts a core at each site]
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    onos: Vec<String>,
+    /// TCP ports where those hear switches [default: 6653]
+    #[arg(long, value_name = "PORT", value_delimiter = ',', requires = "onos")]
+    onos_openflow: Vec<u16>,
+    /// Files of mode 0600 with one line USER:PASSWORD, of an administrator of those
+    #[arg(long, value_name = "FILE", value_delimiter = ',', requires = "onos")]
+    onos_credentials: Vec<PathBuf>,
+    /// Folder of the core that the lab starts, which tests/onos-core/make has put together
+    /// [default: ../onos-core beside dtnctl]
+    #[arg(long, value_name = "DIR")]
+    onos_core: Option<PathBuf>,
+    /// Frame rate of the wide-area link [default: 1Gbit; with switches what they carry, at most
+    /// 200Mbit]
     #[arg(long, value_name = "RATE")]
     wan: Option<Rate>,
     /// Round trip over it
@@ -143,9 +158,11 @@ fn resolve(wish: Wish, until: Option<Stage>) -> Result<Options> {
             .unwrap_or(&bin_dir)
             .join("images/dtn-transfer.tar"),
     };
+    let onos = onos(&wish, &bin_dir)?;
     Ok(Options {
         state: absolute(&wish.state)?,
         fabric: wish.fabric,
+        onos,
         wan: wish.wan.unwrap_or(wish.fabric.usual_wan()),
         wan_at_most: wish.wan.is_none(),
         rtt: wish.rtt,
@@ -168,6 +185,30 @@ fn resolve(wish: Wish, until: Option<Stage>) -> Result<Options> {
         share,
         image,
     })
+}
+
+/// Those that are given; where one value is said for two, it is that of both.
+fn onos(wish: &Wish, bin_dir: &Path) -> Result<OnosOptions> {
+    let core = match &wish.onos_core {
+        Some(core) => absolute(core)?,
+        None => bin_dir.parent().unwrap_or(bin_dir).join("onos-core"),
+    };
+    let mut given = Vec::new();
+    for (at, url) in wish.onos.iter().enumerate() {
+        let credentials = (wish.onos_credentials.get(at))
+            .or(wish.onos_credentials.last())
+            .context("--onos needs --onos-credentials: a file of mode 0600 with one line USER:PASSWORD, of an administrator of that ONOS")?;
+        given.push(Given {
+            url: url.clone(),
+            openflow: *wish
+                .onos_openflow
+                .get(at)
+                .or(wish.onos_openflow.last())
+                .unwrap_or(&6653),
+            credentials: absolute(credentials)?,
+        });
+    }
+    Ok(OnosOptions { core, given })
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

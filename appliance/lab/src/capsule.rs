@@ -6,9 +6,9 @@ use crate::{
     cgroups::{self, Hierarchy},
     daemons::{self, Daemons},
     engine::{self, Engine},
-    evidence, network,
+    evidence, network, onos,
     openvswitch::Switches,
-    options::Stage,
+    options::{Fabric, Stage},
     pillar::{Pillar, Watch},
     place::Place,
     preflight,
@@ -244,6 +244,18 @@ async fn build(mut options: Options, place: &Place, watch: Watch) -> Result<Lab>
         tell(&Event::Done {
             detail: String::new(),
         });
+        if options.fabric == Fabric::Onos {
+            step(
+                "the controllers have their switches through ONOS",
+                300,
+                Some(&place.logs()),
+                onos::connected(&daemons),
+            )
+            .await?;
+            tell(&Event::Done {
+                detail: options.onos.label(),
+            });
+        }
     }
     Ok(Lab {
         options,

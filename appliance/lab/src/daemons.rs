@@ -4,7 +4,7 @@
 use crate::{
     Options,
     engine::Engine,
-    gateway,
+    gateway, onos,
     options::Fabric,
     pillar::{Pillar, Watch},
     place::{Place, SITES},
@@ -73,8 +73,8 @@ pub fn pools(index: usize) -> [IpNet; 2] {
 /// `/etc/dtn/vdnd.toml` of a site.
 pub fn vdnd_toml(options: &Options, index: usize) -> String {
     let (site, peer) = (SITES[index], SITES[1 - index]);
-    let openflow = options.fabric == Fabric::Openflow;
-    let at = if openflow {
+    let switched = options.fabric.switched();
+    let at = if switched {
         format!("at = \"{}\"\n", switches::border_place())
     } else {
         String::new()
@@ -108,9 +108,13 @@ lease = "1h"
         latency = options.rtt.millis() / 2,
         mtu = options.mtu
     );
-    if openflow {
-        let listen = management_v4(index);
-        text += &switches::vdnd_tables(options, index, HOST, listen);
+    text += &match options.fabric {
+        Fabric::Edge => String::new(),
+        Fabric::Openflow => switches::fabric_table(management_v4(index)),
+        Fabric::Onos => onos::fabric_table(&Place::new(&options.state), index),
+    };
+    if switched {
+        text += &switches::vdnd_tables(options, index, HOST);
     }
     text
 }

@@ -4,6 +4,7 @@
 use crate::{
     capsule::{Lab, step},
     fault,
+    options::Fabric,
     pillar::Pillar,
     place::SITES,
     progress::{Event, tell},
@@ -164,6 +165,7 @@ async fn fabric(lab: &Lab, active: Duration) -> Result<FabricEvidence> {
     let switches = lab.switches.len() * switches::BRIDGES.len();
     Ok(FabricEvidence {
         kind: lab.options.fabric.to_string(),
+        by: (lab.options.fabric == Fabric::Onos).then(|| lab.options.onos.label()),
         switches: u32::try_from(switches).unwrap_or(u32::MAX),
         carries_bps: lab.switches_carry.map(Rate::bps),
         request_to_active_ms: Some(active.as_secs_f64() * 1000.0),

@@ -4,7 +4,7 @@
 //! Its standard input is its leash. When that ends without the word `keep`, the process that started
 //! it is gone, and the capsule is taken down. It passes a leash of its own on to the capsule.
 
-use crate::{cgroups, place::Place};
+use crate::{Options, cgroups, onos, place::Place};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead, Read, Write},
@@ -133,6 +133,7 @@ pub fn run(place: &Place, program: &Path) -> Result<ExitCode, JanitorError> {
     }
     let control = place.control();
     let listener = UnixListener::bind(&control).map_err(io("listening on", &control))?;
+    open_doorway(place)?;
     let mut child = start(place, program)?;
     let mut understudy = Command::new(program)
         .args(["lab", "part", "understudy", "--state"])
@@ -195,6 +196,24 @@ pub fn understudy(place: &Place) -> Result<(), JanitorError> {
         .map_err(io("opening"))?;
     file.lock().map_err(io("waiting for"))?;
     sweep(place)
+}
+
+/// Opens the way to an ONOS of the machine, where the plan names one.
+fn open_doorway(place: &Place) -> Result<(), JanitorError> {
+    let plan = place.plan();
+    let text = fs::read(&plan).map_err(|source| JanitorError::Io {
+        what: "reading",
+        path: plan.clone(),
+        source,
+    })?;
+    let options = serde_json::from_slice::<Options>(&text).map_err(io::Error::from);
+    options
+        .and_then(|options| onos::doorway::open(&options.onos, place))
+        .map_err(|source| JanitorError::Io {
+            what: "opening the way to ONOS for",
+            path: plan,
+            source,
+        })
 }
 
 /// Starts the capsule within the lab's cgroup, without staying there.

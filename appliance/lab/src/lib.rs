@@ -19,6 +19,7 @@
 //! * [`pillar`]: the processes that a lab stands on, and what is said when one ends.
 //! * [`network`]: the steps that cable it all; [`site`], [`wan`], [`relay`], [`probe`]: cables, switches, the link between them.
 //! * [`switches`], [`openvswitch`]: switches that a controller programs, as texts and running.
+//! * [`onos`]: an ONOS between controller and switches, started or there already.
 //! * [`engine`], [`runtime`], [`daemons`]: podman and the appliance's own daemons.
 //! * [`scenario`], [`transfer`], [`mover`]: the verbs an operator would use, and the files that move.
 //! * [`gateway`], [`knock`]: the external network of each site, and who may pass to it and from it.
@@ -40,6 +41,7 @@ pub mod knock;
 pub mod load;
 pub mod mover;
 pub mod network;
+pub mod onos;
 pub mod openvswitch;
 pub mod options;
 pub mod outer;

@@ -3,7 +3,7 @@
 use crate::{
     Options,
     capsule::step,
-    gateway,
+    gateway, onos,
     openvswitch::{self, Switches},
     options::Fabric,
     pillar::{Pillar, Watch},
@@ -60,7 +60,7 @@ pub async fn bring_up(
         ),
     });
     let mut switches = Vec::new();
-    if options.fabric == Fabric::Openflow {
+    if options.fabric.switched() {
         let running;
         (switches, running) = start_switches(options, place, watch).await?;
         pillars.extend(running);
@@ -72,6 +72,12 @@ pub async fn bring_up(
         let note;
         (switches_carry, note) = try_switches(options, place, program, &switches, &mut wan).await?;
         notes.extend(note);
+    }
+    if options.fabric == Fabric::Onos {
+        // not before: what starts on the same processors would be taken for what switches carry
+        for site in &sites {
+            pillars.push(onos::start(site, place, options, program, watch)?);
+        }
     }
     Ok(Network {
         sites,

@@ -1,7 +1,7 @@
 //! What is wanted of a lab: given on the command line, checked by [`crate::preflight`], handed to
 //! the capsule as a file.
 
-use crate::switches;
+use crate::{onos::OnosOptions, switches};
 use dtn_api::{Rate, Size, Span, nic::NicClass, slice::Class};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -43,6 +43,8 @@ pub enum Fabric {
     Edge,
     /// Open vSwitch bridges that the site's controller programs.
     Openflow,
+    /// Open vSwitch bridges that an ONOS programs, which the site's controller talks to.
+    Onos,
 }
 impl std::str::FromStr for Fabric {
     type Err = String;
@@ -50,8 +52,9 @@ impl std::str::FromStr for Fabric {
         match text {
             "edge" => Ok(Self::Edge),
             "openflow" => Ok(Self::Openflow),
+            "onos" => Ok(Self::Onos),
             _ => Err(format!(
-                "fabric {text:?} is not known: write edge or openflow"
+                "fabric {text:?} is not known: write edge, openflow or onos"
             )),
         }
     }
@@ -61,6 +64,7 @@ impl std::fmt::Display for Fabric {
         f.pad(match self {
             Self::Edge => "edge",
             Self::Openflow => "openflow",
+            Self::Onos => "onos",
         })
     }
 }
@@ -69,8 +73,12 @@ impl Fabric {
     pub fn usual_wan(self) -> Rate {
         match self {
             Self::Edge => Rate::from_bps(1_000_000_000),
-            Self::Openflow => switches::DEFAULT_WAN,
+            Self::Openflow | Self::Onos => switches::DEFAULT_WAN,
         }
+    }
+    /// Whether a site's switches are Open vSwitch bridges.
+    pub fn switched(self) -> bool {
+        self != Self::Edge
     }
 }
 
@@ -83,6 +91,9 @@ pub struct Options {
     /// What enforces slices inside the sites.
     #[serde(default)]
     pub fabric: Fabric,
+    /// Where that is ONOS: which one.
+    #[serde(default)]
+    pub onos: OnosOptions,
     /// Frame rate of the wide-area link.
     pub wan: Rate,
     /// Nobody has asked for that rate: where the switches carry less, it is less.

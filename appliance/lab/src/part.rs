@@ -1,7 +1,11 @@
 //! The lab's processes: this program again, told which part it plays. `dtnctl lab part …` is not
 //! meant for people; the lab calls it.
 
-use crate::{capsule, janitor, knock, place::Place, probe, relay, runtime, site};
+use crate::{
+    capsule, janitor, knock, onos,
+    place::{Place, SITES},
+    probe, relay, runtime, site,
+};
 use anyhow::{Context, Result, bail};
 use std::{
     ffi::OsString,
@@ -73,6 +77,13 @@ pub enum Part {
         /// For how long each time.
         wait: Duration,
     },
+    /// A site's end of the way to an ONOS of the machine.
+    Doorway {
+        /// The lab's folder.
+        state: PathBuf,
+        /// Which site.
+        site: usize,
+    },
     /// Stands in front of runc.
     Runtime {
         /// runc itself.
@@ -137,6 +148,14 @@ impl Part {
                 to: text("--to")?.parse().context("--to is no address")?,
                 wait: Duration::from_millis(number("--ms")?),
             },
+            Some("doorway") => {
+                let name = text("--site")?;
+                let site = SITES.iter().position(|site| *site == name);
+                Self::Doorway {
+                    state: state()?,
+                    site: site.with_context(|| format!("there is no site {name}"))?,
+                }
+            }
             Some("runtime") => {
                 let (runc, arguments) = rest.split_first().context("runc is not named")?;
                 Self::Runtime {
@@ -186,6 +205,7 @@ pub fn play(part: Part) -> Result<ExitCode> {
         Part::Answer { ports } => knock::answer(&ports)?,
         Part::Knock { to, wait } => knock::knock(&to, wait)?,
         Part::Hold { to, wait } => knock::hold(to, wait)?,
+        Part::Doorway { state, site } => onos::doorway::serve(&Place::new(&state), site)?,
         Part::Runtime { runc, arguments } => match runtime::become_runc(&runc, &arguments)? {},
     }
     Ok(ExitCode::SUCCESS)

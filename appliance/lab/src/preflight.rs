@@ -2,7 +2,7 @@
 //! its remedy.
 
 use crate::{
-    Options, cgroups, janitor, openvswitch, options::Fabric, options::Stage, place::Place,
+    Options, cgroups, janitor, onos, openvswitch, options::Fabric, options::Stage, place::Place,
     place::SITES, site,
 };
 use dtn_api::Size;
@@ -89,6 +89,8 @@ pub struct Facts {
     pub free_memory: Option<u64>,
     /// Things of this machine that have the lab's names, in words, with the remedy.
     pub foreign: Vec<String>,
+    /// What keeps the ONOS that is wanted from being used, in words with the remedy.
+    pub onos: Vec<String>,
     /// What is wrong with the state folder, in words.
     pub state: Option<String>,
     /// A lab is up in that folder.
@@ -102,8 +104,8 @@ pub struct Facts {
 /// Looks at the machine; changes nothing.
 pub fn look(options: &Options) -> Facts {
     let root = nix::unistd::geteuid().is_root();
-    let openflow = options.fabric == Fabric::Openflow;
-    let switching: &[(&str, &str)] = if openflow { &SWITCH_PROGRAMS } else { &[] };
+    let switched = options.fabric.switched();
+    let switching: &[(&str, &str)] = if switched { &SWITCH_PROGRAMS } else { &[] };
     let missing_programs: Vec<_> = PROGRAMS
         .iter()
         .chain(switching)
@@ -121,7 +123,7 @@ pub fn look(options: &Options) -> Facts {
         wanted.extend(Options::PROGRAMS.iter().map(|name| options.program(name)));
         wanted.push(options.share.join("dtn-workloads"));
     }
-    if openflow
+    if switched
         && !missing_programs
             .iter()
             .any(|(_, package)| package == SWITCH_PACKAGE)
@@ -133,7 +135,7 @@ pub fn look(options: &Options) -> Facts {
     Facts {
         root,
         kernel_lacks: if root && ["ip", "tc", "nft", "unshare"].into_iter().all(has) {
-            kernel_lacks(openflow)
+            kernel_lacks(switched)
         } else {
             Vec::new()
         },
@@ -144,6 +146,7 @@ pub fn look(options: &Options) -> Facts {
         image: fs::metadata(&options.image).map_or(0, |found| found.len()),
         free_memory: free_memory(),
         foreign: foreign(),
+        onos: onos_lacks(options),
         state: wrong_state(&place),
         up: place.lock().exists()
             && matches!(janitor::lock(&place), Err(janitor::JanitorError::Busy(_))),
@@ -193,10 +196,10 @@ pub fn problems(options: &Options, facts: &Facts) -> Vec<String> {
         problem("no cgroup hierarchy is mounted, and containers need one: mount cgroup2 on /sys/fs/cgroup".into());
     }
     match facts.free_memory {
-        Some(free) if free < MEMORY => problem(format!(
+        Some(free) if free < memory(options) => problem(format!(
             "{} of memory are free, and the lab needs {}: end something",
             Size::from_bytes(free).rounded(),
-            Size::from_bytes(MEMORY).rounded()
+            Size::from_bytes(memory(options)).rounded()
         )),
         Some(_) => {}
         None => problem("the free memory cannot be told: is /proc mounted?".into()),
@@ -236,6 +239,7 @@ pub fn problems(options: &Options, facts: &Facts) -> Vec<String> {
         ));
     }
     found.extend(facts.foreign.iter().cloned());
+    found.extend(facts.onos.iter().cloned());
     found.extend(facts.state.iter().cloned());
     found
 }
@@ -319,7 +323,7 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
 }
 
 /// Tries each kind of link and queue once, in a namespace that is gone with the try.
-fn kernel_lacks(openflow: bool) -> Vec<String> {
+fn kernel_lacks(switched: bool) -> Vec<String> {
     let taps = (
         "tap devices, which the switches have (CONFIG_TUN)",
         "ip tuntap add dev try0 mode tap",
@@ -349,7 +353,7 @@ fn kernel_lacks(openflow: bool) -> Vec<String> {
     ];
     tries
         .into_iter()
-        .chain(openflow.then_some(taps))
+        .chain(switched.then_some(taps))
         .filter(|(_, command)| !works(command))
         .map(|(name, _)| name.to_owned())
         .collect()
@@ -364,6 +368,44 @@ pub(crate) fn works(command: &str) -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())
+}
+
+/// Memory that a lab needs, bytes.
+fn memory(options: &Options) -> u64 {
+    let cores = options.fabric == Fabric::Onos && options.onos.given.is_empty();
+    MEMORY
+        + if cores {
+            onos::MEMORY * SITES.len() as u64
+        } else {
+            0
+        }
+}
+
+/// What keeps the ONOS that is wanted from being used.
+fn onos_lacks(options: &Options) -> Vec<String> {
+    let core = &options.onos.core;
+    if options.fabric != Fabric::Onos {
+        let given = options.onos.given.first();
+        return given
+            .map(|given| {
+                format!(
+                    "--onos {}: is for --fabric onos alone: add that, or leave it out",
+                    given.url
+                )
+            })
+            .into_iter()
+            .collect();
+    }
+    if !options.onos.given.is_empty() {
+        return onos::given::problems(&options.onos);
+    }
+    if onos::program(core).is_file() {
+        return Vec::new();
+    }
+    vec![format!(
+        "{} holds no ONOS core: put one together with `tests/onos-core/make {0}`, or name an ONOS that is there with --onos URL",
+        core.display()
+    )]
 }
 
 fn free_memory() -> Option<u64> {

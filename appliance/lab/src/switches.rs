@@ -176,9 +176,9 @@ pub fn trial_time(rtt: Duration) -> Duration {
     (probe::warm_up(rtt) + Duration::from_secs(3)) * 4
 }
 
-/// `[fabric]`, `[[switch]]`, `[[cable]]` and `[[port]]` of a site's `vdnd.toml`.
-pub fn vdnd_tables(options: &Options, site: usize, host: &str, listen: Ipv4Addr) -> String {
-    let mut text = format!(
+/// `[fabric]` of a site's `vdnd.toml` where its controller programs the switches itself.
+pub fn fabric_table(listen: Ipv4Addr) -> String {
+    format!(
         r#"
 [fabric]
 kind = "openflow"
@@ -186,7 +186,12 @@ listen = "{listen}:{CONTROLLER_PORT}"
 # the management network has nobody else in it
 plain = true
 "#
-    );
+    )
+}
+
+/// `[[switch]]`, `[[cable]]` and `[[port]]` of a site's `vdnd.toml`.
+pub fn vdnd_tables(options: &Options, site: usize, host: &str) -> String {
+    let mut text = String::new();
     for (index, bridge) in BRIDGES.iter().enumerate() {
         let _ = write!(
             text,

@@ -95,7 +95,7 @@ pub fn burst_bytes(rate: Rate) -> u64 {
 fn border_burst(fabric: Fabric, rate: Rate) -> u64 {
     match fabric {
         Fabric::Edge => burst_bytes(rate),
-        Fabric::Openflow => (rate.bps() / 800).max(512 << 10),
+        Fabric::Openflow | Fabric::Onos => (rate.bps() / 800).max(512 << 10),
     }
 }
 
@@ -253,7 +253,7 @@ async fn limit_one(
 fn trial_end(fabric: Fabric) -> &'static str {
     match fabric {
         Fabric::Edge => "switch",
-        Fabric::Openflow => switches::TRIAL.1,
+        Fabric::Openflow | Fabric::Onos => switches::TRIAL.1,
     }
 }
 

@@ -119,8 +119,11 @@ pub struct WanEvidence {
 /// What enforced the slice inside the sites.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FabricEvidence {
-    /// `edge` or `openflow`.
+    /// `edge`, `openflow` or `onos`.
     pub kind: String,
+    /// What it ran on, in words, where the kind alone does not say it.
+    #[serde(default)]
+    pub by: Option<String>,
     /// Switches of all sites that a controller programmed; with `edge` the hosts do it alone.
     pub switches: u32,
     /// Frame rate at which the switches were seen to carry paced streams, when they were tried.
@@ -261,6 +264,9 @@ impl WanEvidence {
 impl FabricEvidence {
     fn line(&self) -> String {
         let mut line = self.kind.clone();
+        if let Some(by) = &self.by {
+            let _ = write!(line, " ({by})");
+        }
         if self.switches > 0 {
             let _ = write!(line, ", {} switches", self.switches);
         }

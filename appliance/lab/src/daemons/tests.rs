@@ -62,3 +62,19 @@ fn the_wiring_of_switches_names_every_port_once() {
     );
     assert_eq!(file["port"][1]["nic"].as_str(), Some("dtn1/data1"));
 }
+
+#[test]
+fn an_onos_is_named_with_the_same_wiring() {
+    let (openflow, mut onos) = (told("openflow"), told("onos"));
+    let fabric = onos.remove("fabric").unwrap();
+    assert_eq!(fabric["url"].as_str(), Some("http://127.0.0.1:8181"));
+    assert_eq!(
+        fabric["credentials-file"].as_str(),
+        Some("/s/run/busan-onos/credentials")
+    );
+    // no two controllers have the same
+    assert_eq!(fabric["app-id"].as_str(), Some("org.dtn.vdn.busan"));
+    for table in ["switch", "cable", "port", "border"] {
+        assert_eq!(onos[table], openflow[table], "{table}");
+    }
+}

@@ -5,6 +5,7 @@ fn options(state: &Path) -> Options {
     Options {
         state: state.into(),
         fabric: Fabric::Edge,
+        onos: onos::OnosOptions::default(),
         wan_at_most: false,
         wan: "1Gbit".parse().unwrap(),
         rtt: "10ms".parse().unwrap(),
@@ -40,6 +41,7 @@ fn good() -> Facts {
         image: 100 << 20,
         free_memory: Some(8 << 30),
         foreign: Vec::new(),
+        onos: Vec::new(),
         state: None,
         up: false,
         tree: Tree::Files {
@@ -69,6 +71,7 @@ fn all_problems_are_told_at_once_each_with_a_remedy() {
         free_disk: Some(1 << 20),
         free_memory: Some(1 << 20),
         foreign: vec!["a network namespace busan".into()],
+        onos: vec!["no ONOS core".into()],
         state: Some("--state".into()),
         up: true,
         tree: Tree::Empty,
@@ -78,7 +81,7 @@ fn all_problems_are_told_at_once_each_with_a_remedy() {
     let mut wish = options(Path::new("/s"));
     (wish.mtu, wish.nics, wish.rtt) = (100, 0, "1h".parse().unwrap());
     let told = problems(&wish, &facts);
-    assert_eq!(told.len(), 15, "{told:#?}");
+    assert_eq!(told.len(), 16, "{told:#?}");
     for part in [
         "not root",
         "Debian's package podman",

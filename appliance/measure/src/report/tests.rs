@@ -96,6 +96,7 @@ fn report(ok: bool) -> Report {
         },
         fabric: FabricEvidence {
             kind: "openflow".into(),
+            by: None,
             switches: 6,
             carries_bps: Some(400_000_000),
             request_to_active_ms: Some(1234.5),
