@@ -135,6 +135,10 @@ pub trait Fabric: Send + Sync {
     fn node(&self, member: &Member) -> Option<String>;
     /// Why this quality of service cannot be enforced here; empty when it can.
     fn refuses(&self, spec: &SliceSpec, hosts: &BTreeMap<HostId, Host>) -> Option<Problem>;
+    /// Why this access rule cannot be had here; empty when it can.
+    fn refuses_rule(&self, _rule: &AccessRule) -> Option<String> {
+        None
+    }
     /// Whether a slice is enforced, from what was read back.
     fn verify(
         &self,

@@ -88,6 +88,12 @@ impl Engine {
         dry_run: bool,
     ) -> Result<StandingRules, Problem> {
         access::check_list(&rules)?;
+        self.can_have(
+            rules
+                .iter()
+                .enumerate()
+                .map(|(n, rule)| (format!("/items/{n}"), rule)),
+        )?;
         self.decide(who, |state, now| {
             let row = readable(state, who, name)?;
             check_version(if_match, row.version, "the list of access rules")?;
@@ -101,6 +107,27 @@ impl Engine {
         .await
     }
 
+    /// Refuses rules that the fabric cannot have; each with its place.
+    fn can_have<'a>(
+        &self,
+        rules: impl Iterator<Item = (String, &'a AccessRule)>,
+    ) -> Result<(), Problem> {
+        let kind = self.fabric.name();
+        let mut wrong = Problem::new(
+            Kind::UnenforceableQos,
+            format!("the fabric {kind} cannot have these access rules, and nothing was changed"),
+        );
+        for (at, rule) in rules {
+            if let Some(why) = self.fabric.refuses_rule(rule) {
+                wrong = wrong.at(format!("{at}/match"), why);
+            }
+        }
+        match wrong.errors.is_empty() {
+            true => Ok(()),
+            false => Err(wrong),
+        }
+    }
+
     /// One rule, new or in place of the one of its number; whether it is new, and its version.
     pub async fn set_access(
         &self,
@@ -111,6 +138,7 @@ impl Engine {
         only: Only,
     ) -> Result<(StandingRule, u64, bool), Problem> {
         access::check_one(number, &rule)?;
+        self.can_have([(String::new(), &rule)].into_iter())?;
         self.decide(who, |state, now| {
             let row = readable(state, who, name)?;
             let before = row.find(number);

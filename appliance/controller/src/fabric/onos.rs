@@ -28,6 +28,7 @@ use super::{
         lock,
         standing::{self, Standing},
     },
+    program::access::has_ranges,
     watch::watch,
 };
 use crate::topology::Graph;
@@ -36,7 +37,7 @@ use client::Client;
 use dtn_api::{
     HostId, Name, Problem,
     fabric::SwitchStatus,
-    gateway::Count,
+    gateway::{AccessRule, Count},
     host::{Enforcement, Host},
     slice::{Member, Slice, SliceSpec},
 };
@@ -252,6 +253,13 @@ impl Fabric for Onos {
     fn refuses(&self, spec: &SliceSpec, hosts: &BTreeMap<HostId, Host>) -> Option<Problem> {
         // ONOS does not say how many meters a device has: the slice says it when one is refused
         standing::refusal(&self.shared.network, &BTreeSet::new(), spec, hosts)
+    }
+    fn refuses_rule(&self, rule: &AccessRule) -> Option<String> {
+        has_ranges(rule).then(|| {
+            "ONOS's REST does not give ranges of ports back as they were written: name the ports one \
+             by one, or leave them out"
+                .to_owned()
+        })
     }
     fn verify(
         &self,
