@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod host;
+pub(crate) mod outside;
 
 use crate::wish::{LONG, MUCH, TWO, network, slice, start};
 use dtn_api::MacAddress;
@@ -205,9 +206,13 @@ impl Rig {
         host.run(&format!("ip addr add {}/64 dev eth0 nodad", host.v6));
         host
     }
-    /// What a switch has: its rules of ours, its groups and its meters, one line each.
+    /// What a switch has of slices: its rules of ours, its groups and its meters, one line each. How
+    /// switches find each other is no slice's.
     pub(crate) fn dump(&self, switch: &str) -> Vec<String> {
-        let ours = |line: &&str| line.contains("cookie=0x6474") || line.contains("_id=");
+        let ours = |line: &&str| {
+            let discovery = line.contains("dl_type=0x88cc") || line.contains("meter_id=controller");
+            (line.contains("cookie=0x6474") || line.contains("_id=")) && !discovery
+        };
         let all = ["dump-flows", "dump-groups", "dump-meters"].map(|what| self.ofctl(what, switch));
         let mut lines: Vec<String> = Vec::new();
         for text in &all {
