@@ -120,7 +120,7 @@ lease = "1h"
 }
 
 /// `/etc/dtn/dtnd.toml` of a site's host.
-pub fn dtnd_toml(options: &Options, root: &Path, podman: &Path) -> String {
+pub fn dtnd_toml(options: &Options, index: usize, root: &Path, podman: &Path) -> String {
     let mut text = format!(
         r#"# The supervisor of a simulated host.
 version = 1
@@ -157,7 +157,7 @@ rtt = "{}"
             options.nic
         );
     }
-    text + &gateway::nic_tables()
+    text + &gateway::nic_tables() + &gateway::gateway_table(index)
 }
 
 /// Writes both files, starts both daemons, and waits until they answer.
@@ -179,7 +179,10 @@ pub async fn start(
         Ok(path)
     };
     let vdnd_file = write("vdnd.toml", vdnd_toml(options, site.index))?;
-    let dtnd_file = write("dtnd.toml", dtnd_toml(options, &root, &engine.socket))?;
+    let dtnd_file = write(
+        "dtnd.toml",
+        dtnd_toml(options, site.index, &root, &engine.socket),
+    )?;
     let (vdnd, vdn) = one(
         site,
         "vdnd",
@@ -219,7 +222,7 @@ pub async fn supervise_again(
 ) -> Result<Pillar> {
     let root = place.root(site.name);
     let file = root.join("etc/dtn/dtnd.toml");
-    fs::write(&file, dtnd_toml(options, &root, &engine.socket))
+    fs::write(&file, dtnd_toml(options, site.index, &root, &engine.socket))
         .with_context(|| format!("writing {}", file.display()))?;
     let (again, _) = one(
         site,

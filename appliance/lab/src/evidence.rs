@@ -3,7 +3,7 @@
 
 use crate::{
     capsule::{Lab, step},
-    fault,
+    fault, gateway,
     options::Fabric,
     pillar::Pillar,
     place::SITES,
@@ -16,8 +16,8 @@ use dtn_api::Rate;
 use dtn_measure::{
     plot::{Curve, goodput_svg},
     report::{
-        Direction, FabricEvidence, REPORT_VERSION, Report, SliceEvidence, TransferEvidence,
-        WanEvidence,
+        Direction, FabricEvidence, GatewayEvidence, REPORT_VERSION, Report, SliceEvidence,
+        TransferEvidence, WanEvidence,
     },
     verdict::LimitedBy,
 };
@@ -127,14 +127,23 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<Option<Pillar>> {
         directions.push(direction);
     }
     let fabric = fabric(lab, active).await?;
-    let report = report(lab, &agreed, fabric, directions)?;
+    let mut report = report(lab, &agreed, fabric, directions)?;
+    let tried = gateways(lab).await;
+    if let Ok(gateways) = &tried {
+        report.gateways.clone_from(gateways);
+    }
+    // what was measured before is told in any case
     write(lab, &report)?;
     tell(&Event::Table(report.table()));
+    tried?;
     if !keep {
         let end = async {
-            for daemons in &lab.daemons {
-                scenario::undeploy(daemons, scenario::POD).await?;
-            }
+            let pods = lab
+                .daemons
+                .iter()
+                .map(|daemons| scenario::undeploy(daemons, scenario::POD));
+            let pods = futures_util::future::try_join_all(pods);
+            tokio::try_join!(gateway::give_back(lab), pods)?;
             let first = lab.daemons.first().context("no site is up")?;
             scenario::give_back(first, scenario::SLICE).await
         };
@@ -153,7 +162,35 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<Option<Pillar>> {
         report.checksums_ok,
         "the trees differ: the report says where"
     );
+    for gateway in &report.gateways {
+        ensure!(
+            gateway.ok,
+            "the gateway of {} did not do what its rules say: {}",
+            gateway.site,
+            gateway.wrong.join("; ")
+        );
+    }
     Ok(again)
+}
+
+/// Who may pass the gateways, tried when nothing is measured any more.
+async fn gateways(lab: &Lab) -> Result<Vec<GatewayEvidence>> {
+    let logs = lab.place.logs();
+    let tried = step(
+        "gateways: what no rule allows is dropped, both ways",
+        180,
+        Some(&logs),
+        gateway::run(lab),
+    )
+    .await?;
+    let wrong = tried.iter().filter(|gateway| !gateway.ok).count();
+    tell(&Event::Done {
+        detail: match wrong {
+            0 => "connections pass as the access rules say, and as the controller explains".into(),
+            some => format!("{some} of {} did NOT do what their rules say", tried.len()),
+        },
+    });
+    Ok(tried)
 }
 
 /// What enforced the slice; the meters' counters go with the slice.

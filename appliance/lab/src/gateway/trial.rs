@@ -60,11 +60,11 @@ pub async fn run(lab: &Lab) -> Result<Vec<GatewayEvidence>> {
 
 /// Takes the pods down and gives the slices back.
 pub async fn give_back(lab: &Lab) -> Result<()> {
-    for daemons in &lab.daemons {
+    let all = lab.daemons.iter().map(async |daemons| {
         scenario::undeploy(daemons, SLICE).await?;
-        scenario::give_back(daemons, SLICE).await?;
-    }
-    Ok(())
+        scenario::give_back(daemons, SLICE).await
+    });
+    futures_util::future::try_join_all(all).await.map(|_| ())
 }
 
 async fn one(lab: &Lab, site: &Site, daemons: &Daemons) -> Result<GatewayEvidence> {
@@ -79,7 +79,9 @@ async fn one(lab: &Lab, site: &Site, daemons: &Daemons) -> Result<GatewayEvidenc
         class: NicClass::Shared,
     };
     let pod = scenario::deploy_as(daemons, &lab.place, &wanted).await?;
+    tracing::info!("{}: slice and pod are there", site.name);
     serving(daemons, slice).await?;
+    tracing::info!("{}: the gateway forwards for the slice", site.name);
     let mut trial = Trial {
         site,
         daemons,
@@ -182,8 +184,8 @@ impl Trial<'_> {
         self.put("/access_rules", &list(Vec::new())).await?;
         self.settle("no rule any more", asked, Standing::BOTH, Standing::NONE)
             .await?;
-        self.knock(Standing::NONE).await?;
         self.let_go(held).await?;
+        self.knock(Standing::NONE).await?;
         self.evidence.ok = self.evidence.wrong.is_empty();
         Ok(())
     }
@@ -334,6 +336,7 @@ impl Trial<'_> {
                 .wrong
                 .push(format!("{what} was in force {late}"));
         }
+        tracing::info!("{}: {what} in force after {in_force:?}", self.site.name);
         self.evidence.changes.push(RuleChange {
             what: what.to_owned(),
             in_force_ms: in_force.map(|after| after.as_secs_f64() * 1000.0),
@@ -356,6 +359,7 @@ impl Trial<'_> {
         evidence.denied_inbound = counted.inbound;
         evidence.denied_by_switches = counted.by_switches;
         evidence.wrong.extend(counted.missing);
+        tracing::info!("{}: counted", self.site.name);
         Ok(())
     }
 }
