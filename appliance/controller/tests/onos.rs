@@ -17,7 +17,8 @@ use std::{
 };
 use switch::{
     Rig,
-    host::{apart, arrives, send, talk},
+    host::{Host, apart, arrives, send, talk},
+    outside::{NEVER, NO_WEB, Outside, SOON, WEB as WIDE, both, gated},
     pair,
 };
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,78 @@ async fn programmed(fabric: &Onos, wanted: &Intent) -> Duration {
         }
         let _ = tokio::time::timeout(Duration::from_millis(50), fabric.changed()).await;
     }
+}
+
+/// A second slice, of this member and a gateway.
+async fn gateway(rig: &Rig, fabric: &Onos, other: &Intent, member: &Host) {
+    const WEB: &str = r#"{"priority":100,"action":"allow","direction":"outbound","match":{"proto":"tcp","dst_ports":["443"]}}"#;
+    let outside = Outside::at(rig, "edge2");
+    outside.route(member);
+    let host = &outside.host;
+    let members = vec![member.member("edge1"), outside.gateway.member("edge2")];
+    let shut = slice(9, MUCH, members, &TWO);
+    let told = |rules: &[&str]| {
+        let wanted = gated(shut.clone(), &outside.gateway, rules);
+        fabric.intend(vec![other.clone(), wanted.clone()]);
+        wanted
+    };
+    let counted = |of: &Intent, number| {
+        let decided = fabric.decided();
+        decided.get(&(of.slice, number)).map_or(0, |c| c.packets)
+    };
+    let wanted = told(&[WEB]);
+    println!("a gateway after {:?}", programmed(fabric, &wanted).await);
+    assert_eq!(both(member, host, 443, SOON), [true; 2]);
+    assert_eq!(both(member, host, 22, NEVER), [false; 2]);
+    assert_eq!(both(host, member, 443, NEVER), [false; 2]);
+    assert!(talk(member, &outside.gateway));
+    until("what passed and what did not is counted", || {
+        counted(&wanted, 100) > 0 && counted(&wanted, 0) > 0
+    })
+    .await;
+    let wanted = told(&[NO_WEB, WEB]);
+    println!("another rule after {:?}", programmed(fabric, &wanted).await);
+    assert_eq!(fabric.check().await, []);
+    until("443 is denied", || {
+        both(member, host, 443, NEVER) == [false; 2]
+    })
+    .await;
+    until("and counted", || counted(&wanted, 50) > 0).await;
+
+    // a range is refused, since this is all that is given back of a mask
+    let wanted = told(&[WIDE]);
+    until("it says so", || {
+        fabric
+            .programmed(wanted.slice)
+            .is_err_and(|why| why.contains("has a range of ports"))
+    })
+    .await;
+    until("nothing passes", || {
+        both(member, host, 443, NEVER) == [false; 2]
+    })
+    .await;
+    let app = "org.example.mask";
+    let flow = r#"{"flows":[{"priority":3,"timeout":0,"isPermanent":true,"deviceId":"of:0000000000000001","tableId":9,"selector":{"criteria":[{"type":"ETH_TYPE","ethType":"0x800"},{"type":"IP_PROTO","protocol":6},{"type":"TCP_DST_MASKED","tcpPort":448,"tcpMask":65472}]},"treatment":{"instructions":[{"type":"NOACTION"}]}}]}"#;
+    let header = ["--header", "Content-Type: application/json"];
+    ask(
+        &format!("/flows?appId={app}"),
+        &[&header[..], &["--data", flow]].concat(),
+    );
+    let back = ask(&format!("/flows/application/{app}"), &[]);
+    assert!(
+        back.contains("TCP_DST_MASKED") && !back.contains("448"),
+        "{back}"
+    );
+    ask(
+        &format!("/flows/application/{app}"),
+        &["--request", "DELETE"],
+    );
+
+    fabric.intend(vec![other.clone()]);
+    until("it is gone", || {
+        !rig.ofctl("dump-flows", "edge1").contains("tun_id=0x9")
+    })
+    .await;
 }
 
 /// The cookies and meters of a switch, without the mark.
@@ -163,6 +236,8 @@ async fn cases() {
         !ask("/hosts", &[]).contains("slice-8")
     })
     .await;
+
+    gateway(&rig, &fabric, &wanted, &c).await;
 
     // stolen addresses
     a.knows(&b);
