@@ -1,9 +1,9 @@
 //! The doors that are knocked at, the rules that open them, and which are open under which rules.
 
 use super::{SERVICES, trial::SLICE};
-use crate::scenario;
+use crate::{options::Fabric, scenario};
 use anyhow::Result;
-use dtn_api::gateway::{AccessAction, AccessMatch, AccessRule, Direction, PortRange, Protocol};
+use dtn_api::gateway::{AccessAction, AccessMatch, AccessRule, Direction, Protocol};
 use std::net::{IpAddr, SocketAddr};
 
 /// TCP port that the pod answers on.
@@ -71,15 +71,21 @@ impl Standing {
     }
 }
 
+/// Ports from one to another as rules name them: as a range, or one by one where the fabric's switches
+/// are told by a controller that has no word for a range.
+pub(super) fn ports(fabric: Fabric, (first, last): (u16, u16)) -> Vec<String> {
+    match fabric {
+        Fabric::Edge | Fabric::Openflow => vec![format!("{first}-{last}")],
+        Fabric::Onos => (first..=last).map(|port| port.to_string()).collect(),
+    }
+}
+
 /// Allows TCP one way, to some ports.
-pub(super) fn rule(
-    number: u16,
-    direction: Direction,
-    (first, last): (u16, u16),
-) -> Result<AccessRule> {
-    let ports: PortRange = format!("{first}-{last}")
-        .parse()
-        .map_err(anyhow::Error::msg)?;
+pub(super) fn rule(number: u16, direction: Direction, ports: &[String]) -> Result<AccessRule> {
+    let ports = ports
+        .iter()
+        .map(|range| range.parse().map_err(anyhow::Error::msg))
+        .collect::<Result<_>>()?;
     Ok(AccessRule {
         priority: number,
         action: AccessAction::Allow,
@@ -88,7 +94,7 @@ pub(super) fn rule(
         tenant: dtn_api::slice::default_tenant(),
         packets: AccessMatch {
             proto: Some(Protocol::Tcp),
-            dst_ports: vec![ports],
+            dst_ports: ports,
             ..AccessMatch::default()
         },
         // one of each kind

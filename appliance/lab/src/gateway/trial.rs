@@ -162,15 +162,16 @@ impl Trial<'_> {
         let before = counters::switches_denied(lab, self.site).await?;
         self.knock(Standing::NONE).await?;
 
-        let outbound = doors::rule(OUT, Direction::Outbound, ALLOWED)?;
+        let ports = doors::ports(lab.options.fabric, ALLOWED);
+        let outbound = doors::rule(OUT, Direction::Outbound, &ports)?;
         let asked = Instant::now();
         self.put("/access_rules", &list(vec![outbound])).await?;
-        let what = format!("allow outbound tcp {}-{}", ALLOWED.0, ALLOWED.1);
+        let what = format!("allow outbound tcp {}", ports.join(" "));
         self.settle(&what, asked, Standing::NONE, Standing::OUT)
             .await?;
         self.knock(Standing::OUT).await?;
 
-        let inbound = doors::rule(IN, Direction::Inbound, (SERVICE, SERVICE))?;
+        let inbound = doors::rule(IN, Direction::Inbound, &[SERVICE.to_string()])?;
         let asked = Instant::now();
         self.put(&format!("/access_rules/{IN}"), &inbound).await?;
         let what = format!("allow inbound tcp {SERVICE}");

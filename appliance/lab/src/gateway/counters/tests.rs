@@ -5,7 +5,7 @@
 use super::*;
 use crate::gateway::{
     NAME,
-    doors::{ALLOWED, SERVICE, rule},
+    doors::{SERVICE, rule},
 };
 use dtn_api::gateway::Direction;
 
@@ -26,8 +26,8 @@ fn what_nobody_has_counted_is_named() {
     let count = |packets| serde_json::json!({ "packets": packets, "bytes": 60 * packets });
     let standing = |packets: u64| -> StandingRules {
         let items: Vec<_> = [
-            rule(OUT, Direction::Outbound, ALLOWED).unwrap(),
-            rule(IN, Direction::Inbound, (SERVICE, SERVICE)).unwrap(),
+            rule(OUT, Direction::Outbound, &["443".to_owned()]).unwrap(),
+            rule(IN, Direction::Inbound, &[SERVICE.to_string()]).unwrap(),
         ]
         .into_iter()
         .map(|rule| {

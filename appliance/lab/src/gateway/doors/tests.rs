@@ -29,10 +29,17 @@ fn every_service_is_knocked_at_from_the_address_of_its_family() {
 
 #[test]
 fn the_rules_mean_what_the_trial_expects_of_them() {
-    let rules = [
-        rule(OUT, Direction::Outbound, ALLOWED).unwrap(),
-        rule(IN, Direction::Inbound, (SERVICE, SERVICE)).unwrap(),
-    ];
+    for fabric in [Fabric::Edge, Fabric::Onos] {
+        let out = ports(fabric, ALLOWED);
+        assert_eq!(out.len(), if fabric == Fabric::Onos { 2 } else { 1 });
+        mean(&[
+            rule(OUT, Direction::Outbound, &out).unwrap(),
+            rule(IN, Direction::Inbound, &[SERVICE.to_string()]).unwrap(),
+        ]);
+    }
+}
+
+fn mean(rules: &[AccessRule]) {
     for (rules, standing) in [
         (&rules[..0], Standing::default()),
         (
@@ -43,7 +50,7 @@ fn the_rules_mean_what_the_trial_expects_of_them() {
             },
         ),
         (
-            &rules[..],
+            rules,
             Standing {
                 out: true,
                 into: true,
