@@ -22,6 +22,7 @@ pub use carry::{is_key, key};
 use crate::{
     Host,
     config::{GatewayConfig, NicSelector},
+    failpoint,
 };
 use book::Book;
 use dtn_api::{
@@ -290,7 +291,9 @@ impl Gone {
                 continue;
             }
             carry::down(host, &name).await?;
+            failpoint::reach("unbound").await;
             tell::gone(host, &name).await?;
+            failpoint::reach("told").await;
             Book::remove(&host.places, &name)?;
             tracing::info!(gateway = %name, "it is not in the configuration any more: taken home");
         }

@@ -16,6 +16,7 @@ pub mod config;
 pub mod daemon;
 pub mod declare;
 pub mod driver;
+mod failpoint;
 pub mod gateway;
 pub mod guard;
 pub mod host_facts;

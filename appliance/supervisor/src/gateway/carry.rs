@@ -11,6 +11,7 @@ use super::{
 use crate::{
     Host,
     config::GatewayConfig,
+    failpoint,
     inventory::same,
     pods::{attach, pacing, prepare},
 };
@@ -348,7 +349,10 @@ impl Round<'_> {
             .await
             .map_err(|e| self.problem(&e))?;
         settle(&made).await?;
-        made.bind(&pin).map_err(|e| self.problem(&e))
+        failpoint::reach("namespace-made").await;
+        made.bind(&pin).map_err(|e| self.problem(&e))?;
+        failpoint::reach("namespace-bound").await;
+        Ok(())
     }
 
     fn prepare_outside(&self) -> Result<(), Problem> {
@@ -423,6 +427,7 @@ impl Round<'_> {
             labels: BTreeMap::from([("node".into(), self.host.config.host.to_string())]),
         };
         let mut lease = self.host.uplink.lease(id, &request).await?;
+        failpoint::reach("leased").await;
         // it is the way out itself
         lease.routes.clear();
         if lease.mtu > nic.mtu {
@@ -491,7 +496,13 @@ impl Round<'_> {
             // a sibling on the same NIC has not come by the fabric, where it is judged
             mode: Some("private"),
         };
-        attach::add(self.host, &call).await
+        failpoint::reach("attaching").await;
+        attach::add(self.host, &call).await?;
+        match ifname.as_str() == rules::OUTSIDE {
+            true => failpoint::reach("attached-outside").await,
+            false => failpoint::reach("attached-inside").await,
+        }
+        Ok(())
     }
 
     async fn leave(&mut self, ifname: &IfName) -> Result<(), Problem> {
@@ -612,6 +623,7 @@ async fn settle(netns: &Netns) -> Result<(), Problem> {
 /// Takes one interface home, or all of them, with the leases that belong to them.
 async fn leave(host: &Host, key: &str, ifname: Option<&IfName>) -> Result<(), Problem> {
     attach::bring_home(host, key, ifname, Leases::Release).await?;
+    failpoint::reach("left").await;
     let Some(mut prepared) = prepare::read(host, key)? else {
         return Ok(());
     };
@@ -638,6 +650,7 @@ async fn leave(host: &Host, key: &str, ifname: Option<&IfName>) -> Result<(), Pr
 pub(super) async fn down(host: &Host, name: &Name) -> Result<(), Problem> {
     let key = key(name);
     leave(host, &key, None).await?;
+    failpoint::reach("home").await;
     let pin = host.places.netns_of(&key);
     netns::unbind(&pin).map_err(|e| failed(&format!("gateway {name}"), &e))
 }
