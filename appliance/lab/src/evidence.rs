@@ -165,9 +165,9 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<Option<Pillar>> {
     for gateway in &report.gateways {
         ensure!(
             gateway.ok,
-            "the gateway of {} did not do what its rules say: {}",
+            "the gateway of {} did not do what its rules say: {}; the report has all of it",
             gateway.site,
-            gateway.wrong.join("; ")
+            gateway.said()
         );
     }
     Ok(again)

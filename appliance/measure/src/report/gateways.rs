@@ -69,7 +69,18 @@ pub struct GatewayEvidence {
     pub denied_by_switches: Option<u64>,
 }
 
+/// How much of what went wrong is said in a line; all of it is in the report.
+const SAID: usize = 3;
+
 impl GatewayEvidence {
+    /// What went wrong, shortly.
+    pub fn said(&self) -> String {
+        let mut said = self.wrong[..self.wrong.len().min(SAID)].join("; ");
+        if let Some(more) = self.wrong.len().checked_sub(SAID).filter(|more| *more > 0) {
+            let _ = write!(said, "; and {more} more");
+        }
+        said
+    }
     /// The line for people.
     pub(super) fn line(&self) -> String {
         let well = self.knocks.iter().filter(|knock| knock.ok()).count();
@@ -94,7 +105,7 @@ impl GatewayEvidence {
             let _ = write!(line, " and {packets} by the switches");
         }
         if !self.ok {
-            let _ = write!(line, "; WRONG: {}", self.wrong.join("; "));
+            let _ = write!(line, "; WRONG: {}", self.said());
         }
         line
     }

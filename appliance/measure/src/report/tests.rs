@@ -222,6 +222,10 @@ fn a_gateway_stands_in_one_line_and_what_went_wrong_is_said() {
     ] {
         assert!(table.contains(part), "{part:?} is not in\n{table}");
     }
+    report.gateways[0].wrong = ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec();
+    assert_eq!(report.gateways[0].said(), "a; b; c; and 2 more");
+    report.gateways[0].wrong.truncate(3);
+    assert_eq!(report.gateways[0].said(), "a; b; c");
 }
 
 #[test]
