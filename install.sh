@@ -17,7 +17,7 @@ image=dtn-transfer
 build_packages=(gcc libc6-dev pkg-config libsystemd-dev ca-certificates)
 lab_packages=(podman runc conmon catatonit iproute2 nftables util-linux procps)
 toolchain_packages=(cargo-web rustc-web)
-# for --fabric openflow alone
+# for --fabric openflow and onos alone
 switch_packages=(openvswitch-switch ethtool)
 
 usage() {
@@ -28,9 +28,17 @@ usage: sudo ./install.sh --lab [OPTION...]    two simulated sites: reserve a sli
        sudo ./install.sh --tools              packages and toolchain, nothing else
 
 Options of --lab (each with its default):
-  --fabric KIND    edge, where hosts enforce slices, or openflow, where Open vSwitch does too (edge)
-  --wan RATE       frame rate of the wide-area link (1Gbit; openflow: what the switches carry, at
-                   most 200Mbit)
+  --fabric KIND    edge, where hosts enforce slices; openflow, where Open vSwitch does too; or onos,
+                   where an ONOS programs Open vSwitch (edge)
+  --onos URL       with --fabric onos: an ONOS of this machine for both sites, http://127.0.0.1:PORT,
+                   or URL,URL (an ONOS 2.5 core with a test southbound is put together and started
+                   at each site)
+  --onos-credentials FILE
+                   with --onos: mode 0600, one line USER:PASSWORD of an administrator (none)
+  --onos-openflow PORT
+                   with --onos: where it hears switches (6653)
+  --wan RATE       frame rate of the wide-area link (1Gbit; with switches what they carry, at most
+                   200Mbit)
   --rtt TIME       round trip over it (10ms)
   --mtu BYTES      from end to end (9000)
   --nic CLASS      dedicated or shared (dedicated)
@@ -182,7 +190,7 @@ option() {
 
 # What would only fail after a long build is looked at before it; the lab itself looks at the rest.
 preflight() {
-    local data problems=0 room need folder fabric
+    local data problems=0 room need folder fabric given credentials
     data=$(option --data /usr/share/doc "$@")
     problem() {
         say "preflight: $*"
@@ -197,19 +205,28 @@ preflight() {
     fi
     fabric=$(option --fabric edge "$@")
     case $fabric in
-    edge | openflow) ;;
-    *) problem "--fabric $fabric: is not known; write edge or openflow" ;;
+    edge | openflow | onos) ;;
+    *) problem "--fabric $fabric: is not known; write edge, openflow or onos" ;;
     esac
     folder=$here
     room=$(df --output=avail -B1M "$folder" | tail -n 1 | tr -d ' ')
     need=$([ -x "$here/target/release/dtnctl" ] && echo 500 || echo 4000)
     ((room >= need)) || problem "$folder: $room MB free, the build needs $need MB"
+    given=$(option --onos '' "$@")
+    credentials=$(option --onos-credentials '' "$@")
+    if [ -n "$given" ] && [ "$fabric" != onos ]; then
+        problem "--onos $given: is for --fabric onos alone; add that, or leave it out"
+    elif [ -n "$given" ] && [ -z "$credentials" ]; then
+        problem "--onos $given: needs --onos-credentials FILE, of mode 0600 with one line USER:PASSWORD of an administrator of that ONOS"
+    elif [ -z "$given" ] && [ "$fabric" = onos ] && [ "$(uname -m)" != x86_64 ]; then
+        problem "--fabric onos: a core needs a Java 11 runtime, which there is for x86_64 and not for $(uname -m); name an ONOS that is there with --onos"
+    fi
     ((problems == 0)) || exit 1
     say "adds to this machine: Debian packages (${build_packages[*]} ${lab_packages[*]}, a Rust toolchain if there is none), the build output in $here/target, logs in $logs, and while it runs $(option --state "$state" "$@")"
 }
 
 lab() {
-    local argument fabric
+    local argument fabric core=
     for argument in "$@"; do
         if [ "$argument" = --down ]; then
             [ -x "$here/target/release/dtnctl" ] ||
@@ -218,10 +235,18 @@ lab() {
         fi
     done
     fabric=$(option --fabric edge "$@")
-    if [ "$fabric" = openflow ]; then lab_packages+=("${switch_packages[@]}"); fi
+    if [ "$fabric" != edge ]; then lab_packages+=("${switch_packages[@]}"); fi
+    if [ "$fabric" = onos ] && [ -z "$(option --onos '' "$@")" ]; then
+        core=yes
+        # what is there of these need not be Debian's
+        command -v mvn >/dev/null || lab_packages+=(maven)
+        javac --release 11 -version >/dev/null 2>&1 || lab_packages+=(default-jdk-headless)
+        python3 -m pip --version >/dev/null 2>&1 || lab_packages+=(python3-pip)
+    fi
     preflight "$@"
     install_packages
     build
+    if [ -n "$core" ]; then run_step onos-core 1200 "$here/tests/onos-core/make" "$here/target/onos-core"; fi
     mkdir -p "$here/target/images"
     run_step image 1800 "$here/images/build" "$image" --mover "$here/target/release/dtn-mover" \
         --tar "$here/target/images/$image.tar" --cache "$here/target/images/cache"
