@@ -175,6 +175,9 @@ async fn serve(lab: Lab, keep: bool) -> Result<()> {
         // the leash or a signal ends it
         std::future::pending::<()>().await;
     }
+    if let Some(left) = onos::emptied(&lab.options, &lab.daemons).await {
+        tell(&Event::Note(left));
+    }
     if let Some(again) = supervisor {
         again.stop().await?;
     }

@@ -35,6 +35,8 @@ pub const REST_PORT: u16 = 8181;
 pub const MEMORY: u64 = 600 << 20;
 /// Longest time until a core serves and has its site's switches: 16 s for one alone on two processors.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Longest time until an ONOS that stays has taken everything out of its switches again.
+const EMPTYING: Duration = Duration::from_secs(30);
 
 /// What is wanted of ONOS, where the fabric is `onos`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -164,6 +166,47 @@ pub async fn connected(all: &[Daemons]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Waits until an ONOS that stays has nothing of the sites' slices any more; in words what it has
+/// still, when it takes too long. A core of the lab's own forgets everything anyway.
+pub async fn emptied(options: &Options, all: &[Daemons]) -> Option<String> {
+    if options.onos.given.is_empty() {
+        return None;
+    }
+    let end = Instant::now() + EMPTYING;
+    let mut left = Vec::new();
+    for daemons in all {
+        loop {
+            let status = daemons
+                .vdn
+                .get::<FabricStatus>(&format!("{VDN_BASE}/fabric"))
+                .await;
+            let rules = status.map(|status| {
+                let each = status.switches.iter();
+                each.map(|switch| switch.rules + switch.meters).sum::<u64>()
+            });
+            match rules {
+                Ok(0) => break,
+                _ if Instant::now() >= end => {
+                    left.push(daemons.site);
+                    break;
+                }
+                _ => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+    }
+    (!left.is_empty()).then(|| {
+        let apps: Vec<_> = left
+            .iter()
+            .map(|site| format!("org.dtn.vdn.{site}"))
+            .collect();
+        format!(
+            "ONOS has rules or meters of {} still: delete its flows under {}",
+            left.join(" and "),
+            apps.join(" and ")
+        )
+    })
 }
 
 #[cfg(test)]
