@@ -62,7 +62,9 @@ fn answering(status: &'static str) -> (String, std::thread::JoinHandle<String>) 
         let (mut stream, _) = listener.accept().unwrap();
         let mut heard = [0; 4096];
         let n = stream.read(&mut heard).unwrap();
-        write!(stream, "HTTP/1.1 {status} x\r\n\r\n{:100}", "").unwrap();
+        // at once: who asks reads no more than the head
+        let answer = format!("HTTP/1.1 {status} x\r\n\r\n{:100}", "");
+        stream.write_all(answer.as_bytes()).unwrap();
         String::from_utf8_lossy(&heard[..n]).into_owned()
     });
     (url, heard)
