@@ -8,8 +8,8 @@
 use super::{
     Difference,
     program::{
-        ACCESS, ADMIT, COOKIE, COOKIE_MASK, FlowId, GROUP_MASK, Group, Meter, MeterSpec, Resolved,
-        tag_of, text,
+        ACCESS, ADMIT, COOKIE, COOKIE_MASK, FlowId, GROUP_MASK, Group, Meter, MeterSpec, Purpose,
+        Resolved, tag_of, text,
     },
 };
 use dtn_openflow::{
@@ -161,6 +161,12 @@ fn carries(flow: &FlowStats) -> bool {
     })
 }
 
+/// Whether a rule of the access table is the one that passes on what no access rule is about. It goes
+/// with the rules that forward, so that slices without a gateway take no steps of their own.
+fn judges_nobody(cookie: u64) -> bool {
+    cookie & COOKIE_MASK == COOKIE && cookie as u16 == Purpose::Pass as u16
+}
+
 /// The instructions as we write them: a switch may say them in another order, and say a length for
 /// ports that have none.
 fn settled(instructions: &[Instruction]) -> Vec<Instruction> {
@@ -232,7 +238,7 @@ impl Work<'_> {
             let step = match (id.table, flow.instructions.is_empty()) {
                 (ADMIT, _) => Step::Shut,
                 (ACCESS, true) => Step::Lift,
-                (ACCESS, false) => Step::Revoke,
+                (ACCESS, false) if !judges_nobody(flow.cookie) => Step::Revoke,
                 _ => Step::Clear,
             };
             self.changes.send(step, id.delete());
@@ -254,7 +260,7 @@ impl Work<'_> {
             let step = match (id.table, flow.instructions.is_empty()) {
                 (ADMIT, _) => Step::Admit,
                 (ACCESS, true) => Step::Deny,
-                (ACCESS, false) => Step::Allow,
+                (ACCESS, false) if !judges_nobody(flow.cookie) => Step::Allow,
                 _ => Step::Forward,
             };
             // who gets into another slice leaves the old one first: its tag may be a new slice's
