@@ -93,8 +93,8 @@ pub fn knock(to: &[SocketAddr], wait: Duration) -> Result<()> {
 
 /// Knocks at one, keeps the connection, and knocks again over it when its input ends: what came of
 /// each, a line each. Without a connection there is one line.
-pub fn hold(to: SocketAddr, wait: Duration) -> Result<()> {
-    let mut stream = match connected(to, wait) {
+pub fn hold(to: SocketAddr, opening: Duration, again: Duration) -> Result<()> {
+    let mut stream = match connected(to, opening) {
         Ok(stream) => stream,
         Err(heard) => return say(&heard.to_string()),
     };
@@ -103,7 +103,7 @@ pub fn hold(to: SocketAddr, wait: Duration) -> Result<()> {
         .lock()
         .read_to_end(&mut Vec::new())
         .context("waiting for the word")?;
-    say(&there_and_back(&mut stream, wait).to_string())
+    say(&there_and_back(&mut stream, again).to_string())
 }
 
 /// Knocks at one.

@@ -74,8 +74,10 @@ pub enum Part {
     Hold {
         /// Where.
         to: SocketAddr,
-        /// For how long each time.
-        wait: Duration,
+        /// For how long at first.
+        opening: Duration,
+        /// For how long again.
+        again: Duration,
     },
     /// A site's end of the way to an ONOS of the machine.
     Doorway {
@@ -146,7 +148,8 @@ impl Part {
             },
             Some("hold") => Self::Hold {
                 to: text("--to")?.parse().context("--to is no address")?,
-                wait: Duration::from_millis(number("--ms")?),
+                opening: Duration::from_millis(number("--ms")?),
+                again: Duration::from_millis(number("--again-ms")?),
             },
             Some("doorway") => {
                 let name = text("--site")?;
@@ -204,7 +207,7 @@ pub fn play(part: Part) -> Result<ExitCode> {
         Part::Ping { to } => probe::ping(to, TRIPS)?,
         Part::Answer { ports } => knock::answer(&ports)?,
         Part::Knock { to, wait } => knock::knock(&to, wait)?,
-        Part::Hold { to, wait } => knock::hold(to, wait)?,
+        Part::Hold { to, opening, again } => knock::hold(to, opening, again)?,
         Part::Doorway { state, site } => onos::doorway::serve(&Place::new(&state), site)?,
         Part::Runtime { runc, arguments } => match runtime::become_runc(&runc, &arguments)? {},
     }

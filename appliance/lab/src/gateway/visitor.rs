@@ -129,12 +129,18 @@ impl<'a> Visitor<'a> {
         Ok(told.lines().map(heard).collect())
     }
 
-    /// Opens a connection and keeps it; gives what was heard where none came about.
-    pub(super) async fn hold(&self, door: Door, wait: Duration) -> Result<Result<Held, Heard>> {
+    /// Opens a connection and keeps it, to knock over it again for so long; gives what was heard where none came about.
+    pub(super) async fn hold(
+        &self,
+        door: Door,
+        opening: Duration,
+        again: Duration,
+    ) -> Result<Result<Held, Heard>> {
         let mut child = self
             .standing(door.direction)
             .args(["hold", "--to", &door.to.to_string()])
-            .args(["--ms", &wait.as_millis().to_string()])
+            .args(["--ms", &opening.as_millis().to_string()])
+            .args(["--again-ms", &again.as_millis().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
