@@ -11,6 +11,7 @@ use crate::{
     capsule::Lab,
     daemons::{Daemons, until},
     knock::Heard,
+    options::Fabric,
     scenario::{self, Deployed},
     site::Site,
 };
@@ -41,10 +42,16 @@ const SILENCE: Duration = Duration::from_millis(700);
 const OPENING: Duration = Duration::from_secs(5);
 /// How long is listened each time while a change is waited for.
 const GLANCE: Duration = Duration::from_millis(150);
-/// A change of the rules is to be in force by then.
-const PROMISED: Duration = Duration::from_secs(3);
-/// And is given up on after this.
-const GIVEN_UP: Duration = Duration::from_secs(15);
+/// A change of the rules is to be in force by then. An ONOS is asked for what its switches have, which
+/// it looks at every 5 s, and the rules that are to come after others wait for that.
+fn promised(fabric: Fabric) -> Duration {
+    Duration::from_secs(match fabric {
+        Fabric::Edge | Fabric::Openflow => 3,
+        Fabric::Onos => 12,
+    })
+}
+/// A change that is not in force is given up on after this.
+const GIVEN_UP: Duration = Duration::from_secs(20);
 /// Longest time until the gateway forwards for a new slice.
 const SERVING: Duration = Duration::from_secs(60);
 /// Longest time until the counters are told.
@@ -87,6 +94,7 @@ async fn one(lab: &Lab, site: &Site, daemons: &Daemons) -> Result<GatewayEvidenc
         site,
         daemons,
         visitor: Visitor::new(lab, site, &pod).await?,
+        promised: promised(lab.options.fabric),
         evidence: GatewayEvidence {
             site: site.name.into(),
             name: NAME.into(),
@@ -154,6 +162,8 @@ struct Trial<'a> {
     site: &'a Site,
     daemons: &'a Daemons,
     visitor: Visitor<'a>,
+    /// A change of the rules is to be in force by then.
+    promised: Duration,
     evidence: GatewayEvidence,
 }
 
@@ -334,7 +344,7 @@ impl Trial<'_> {
             }
         };
         let late = match in_force {
-            Some(after) if after <= PROMISED => None,
+            Some(after) if after <= self.promised => None,
             Some(after) => Some(format!("only after {} ms", after.as_millis())),
             None => Some(format!("not in {} s", GIVEN_UP.as_secs())),
         };
