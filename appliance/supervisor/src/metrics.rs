@@ -1,9 +1,11 @@
 //! Metrics in the OpenMetrics text format. Everything is read when it is asked for: `read` looks,
 //! [`render`] writes; nothing is counted on the side that could drift from what is.
 
+mod gateways;
+
 use crate::{Host, host_facts::HostFacts, inventory::prepared_files, renew::LeaseCounts};
 use dtn_api::{
-    local::{LocalSlice, Paced},
+    local::{LocalGateway, LocalSlice, Paced},
     nic::Nic,
 };
 use dtn_link::{Netns, counters, inventory::LinkCounters};
@@ -50,6 +52,8 @@ pub struct Snapshot {
     pub pods: BTreeMap<String, u64>,
     /// Negotiations by state.
     pub negotiations: BTreeMap<String, u64>,
+    /// Gateways.
+    pub gateways: Vec<LocalGateway>,
     /// Interfaces in sandboxes.
     pub attachments: Vec<AttachmentCounters>,
     /// Memory, processors, disks.
@@ -169,6 +173,7 @@ pub fn render(snapshot: &Snapshot) -> Result<String, fmt::Error> {
         None,
         by("state", &snapshot.negotiations),
     );
+    gateways::write(&mut page, &snapshot.gateways);
     sandboxes(&mut page, &snapshot.attachments);
     facts(&mut page, &snapshot.host);
     let mut out = String::new();
@@ -397,6 +402,13 @@ mod tests {
             "paced": [{"pod": "p", "ifname": "data", "rate": "600Mbit", "by": "htb"}],
         }))
         .unwrap();
+        let gateway: LocalGateway = serde_json::from_value(serde_json::json!({
+            "name": "internet", "inside": "data1", "outside": "ext0",
+            "addresses": ["192.0.2.2/24"], "nat": false, "netns": "/run/dtn/netns/gateway-internet",
+            "slices": [], "rules_version": 7, "rules": {"100": {"packets": 3, "bytes": 300}},
+            "denied_inbound": {"packets": 1, "bytes": 60}, "read_at": "2027-01-01T00:00:00Z",
+        }))
+        .unwrap();
         let snapshot = Snapshot {
             ready: true,
             nics: vec![nic],
@@ -409,6 +421,7 @@ mod tests {
                 ..LeaseCounts::default()
             },
             pods: BTreeMap::from([("running".into(), 1)]),
+            gateways: vec![gateway],
             attachments: vec![AttachmentCounters {
                 pod: "p\"q".into(),
                 ifname: "data".into(),

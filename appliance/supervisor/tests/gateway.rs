@@ -11,7 +11,7 @@ use dtn_api::{
     local::Status,
     slice::List,
 };
-use dtn_link::{inventory, nft};
+use dtn_link::{inventory, nft, qdisc};
 use gate::{FAR, Member, OWN, World, arrives, run, socket};
 use serde_json::{Value, json};
 use site::{Daemon, LONG, until};
@@ -85,6 +85,8 @@ async fn what_a_rule_allows_passes_and_nothing_else() {
     assert_eq!(seen.trouble, None, "{}", world.site.log());
     assert_eq!(seen.slices.len(), 2);
 
+    paced(&world, &lhc).await;
+
     // nothing is allowed yet, either way, and it is counted
     assert_eq!(goes_out(&world, &lhc, 5000), DROPPED);
     assert_eq!(comes_in(&world, &lhc, 6000, 5000), [false; 2]);
@@ -138,6 +140,22 @@ async fn what_a_rule_allows_passes_and_nothing_else() {
     }
     spoofed(&world, &lhc).await;
     drop(daemon);
+}
+
+/// What the gateway sends into a slice is paced to its rate, and told; what it sends outside is not.
+async fn paced(world: &World, member: &Member) {
+    let conn = world.gateway().connect().await.unwrap();
+    let rate = async |name: &str| {
+        let link = inventory::link_by_name(&conn, name).await.unwrap();
+        let pacing = qdisc::current_pacing(&conn, link.index).await.unwrap();
+        pacing.map(|pacing| pacing.rate.bps())
+    };
+    let inner = dtnd::gateway::rules::ifname(member.slice.id).unwrap();
+    until("the gateway is paced", async || {
+        (rate(inner.as_str()).await == Some(500_000_000)).then_some(())
+    })
+    .await;
+    assert_eq!(rate("outside").await, None);
 }
 
 /// Sources that cannot be are dropped both ways, and counted.

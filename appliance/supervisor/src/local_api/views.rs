@@ -254,6 +254,7 @@ impl Views {
             queued_releases: status.counts.get("queued releases").copied().unwrap_or(0),
             pods: self.pods_by_phase().await,
             negotiations,
+            gateways: self.gateways.list(),
             attachments: metrics::attachments(&self.host).await,
             host: self.facts(),
             slices_read_at: self.host.uplink.watch().borrow().read_at,

@@ -54,7 +54,8 @@ pub(super) async fn orphans(pods: &Pods) -> Result<(), Problem> {
             true => stray(&prepared.key),
             false => old && !attached.contains(prepared.key.as_str()),
         };
-        if !gone {
+        // what a gateway is prepared for is the gateway's own to give back
+        if !gone || gateway::is_key(&prepared.key) {
             continue;
         }
         tracing::info!(
