@@ -2,6 +2,10 @@
 //! is an attachment like a pod's: the same plugin brings it in, with the record first, and the same
 //! reconciliation takes it home; leases, pacing and drift are kept by those who keep them for pods.
 
+mod hold;
+mod outside;
+mod settings;
+
 use super::{
     book::Book,
     filter::{self, Filter},
@@ -13,14 +17,13 @@ use crate::{
     config::GatewayConfig,
     failpoint,
     inventory::same,
-    pods::{attach, pacing, prepare},
+    pods::{attach, prepare},
 };
 use dtn_api::{
-    IfName, MacAddress, Name, Problem,
+    IfName, Name, Problem,
     attachment::{PREPARED_VERSION, PodIdentity, Prepared, PreparedInterface, SliceBinding},
     gateway::AccessRule,
-    lease::LeaseRequest,
-    nic::{Nic, NicClass},
+    nic::Nic,
     problem::Kind,
 };
 use dtn_cni::{
@@ -28,7 +31,7 @@ use dtn_cni::{
     reconcile::Leases,
     record::{self, AttachmentRecord, Phase},
 };
-use dtn_link::{Netns, address, inventory, link, netns, nft, route, sysctl};
+use dtn_link::{Netns, inventory, netns, nft};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use std::{
@@ -40,37 +43,6 @@ use std::{
 const NETWORK: &str = "dtn-gateway";
 /// Who runs it, in records.
 pub(super) const ENGINE: &str = "gateway";
-/// Settings of the namespace, in the order in which they are written: `ip_forward` first, because
-/// the kernel sets others with it (Documentation/networking/ip-sysctl.rst). What is set for `default`
-/// is what interfaces that come later begin with.
-const SETTINGS: [(&str, &str); 23] = [
-    ("net.ipv4.ip_forward", "1"),
-    ("net.ipv6.conf.all.forwarding", "1"),
-    // sources are held by the filter, of both families alike and counted
-    ("net.ipv4.conf.all.rp_filter", "0"),
-    ("net.ipv4.conf.default.rp_filter", "0"),
-    ("net.ipv4.conf.all.send_redirects", "0"),
-    ("net.ipv4.conf.default.send_redirects", "0"),
-    ("net.ipv4.conf.all.accept_redirects", "0"),
-    ("net.ipv4.conf.default.accept_redirects", "0"),
-    ("net.ipv4.conf.all.accept_source_route", "0"),
-    ("net.ipv4.conf.default.accept_source_route", "0"),
-    // an interface answers for its own addresses alone
-    ("net.ipv4.conf.all.arp_ignore", "1"),
-    ("net.ipv4.conf.default.arp_ignore", "1"),
-    ("net.ipv4.conf.all.arp_announce", "2"),
-    ("net.ipv4.conf.default.arp_announce", "2"),
-    ("net.ipv6.conf.all.accept_ra", "0"),
-    ("net.ipv6.conf.default.accept_ra", "0"),
-    ("net.ipv6.conf.all.accept_redirects", "0"),
-    ("net.ipv6.conf.default.accept_redirects", "0"),
-    ("net.ipv6.conf.all.accept_source_route", "0"),
-    ("net.ipv6.conf.default.accept_source_route", "0"),
-    // its addresses come from leases and from the configuration: nobody else has them
-    ("net.ipv6.conf.all.accept_dad", "0"),
-    ("net.ipv6.conf.default.accept_dad", "0"),
-    ("net.ipv6.conf.default.dad_transmits", "0"),
-];
 
 /// The key of a gateway's attachment, and the name of its pin.
 pub fn key(name: &Name) -> String {
@@ -168,7 +140,7 @@ impl Round<'_> {
             came.faults.push(problem.to_string());
         }
         if self.settle
-            && let Err(problem) = settle(&self.open()?).await
+            && let Err(problem) = settings::settle(&self.open()?).await
         {
             came.faults.push(problem.to_string());
         }
@@ -348,113 +320,11 @@ impl Round<'_> {
         nft::apply(&made, &commands)
             .await
             .map_err(|e| self.problem(&e))?;
-        settle(&made).await?;
+        settings::settle(&made).await?;
         failpoint::reach("namespace-made").await;
         made.bind(&pin).map_err(|e| self.problem(&e))?;
         failpoint::reach("namespace-bound").await;
         Ok(())
-    }
-
-    fn prepare_outside(&self) -> Result<(), Problem> {
-        let selector = &self.config.outside;
-        let nic = self.nic(selector).ok_or_else(|| {
-            self.problem(&format!(
-                "its NIC outside, with {selector}, is not on this host"
-            ))
-        })?;
-        let key = self.key();
-        let others = nic.used_by.iter().filter(|other| **other != key);
-        let mut against: Vec<String> = nic.guarded.clone();
-        if self.config.outside_class == NicClass::Dedicated {
-            against.extend(others.map(|other| format!("{other} has it")));
-        }
-        if !against.is_empty() {
-            let why = format!(
-                "{} cannot be its NIC outside: {}",
-                nic.name,
-                against.join("; ")
-            );
-            return Err(Problem::new(Kind::StateConflict, why));
-        }
-        let mac = match self.config.outside_class {
-            NicClass::Dedicated => nic.mac,
-            NicClass::Shared => {
-                MacAddress::local_from(&format!("gateway:{}/outside", self.config.name))
-            }
-        };
-        self.hold(PreparedInterface {
-            ifname: outside_name()?,
-            network: NETWORK.to_owned(),
-            class: self.config.outside_class,
-            nic_name: nic.name.clone(),
-            nic: nic.identity.clone(),
-            mac,
-            mtu: nic.mtu,
-            leases: Vec::new(),
-            slices: Vec::new(),
-            settings: Vec::new(),
-            profile: None,
-        })
-    }
-
-    fn hold(&self, interface: PreparedInterface) -> Result<(), Problem> {
-        let mut prepared = self.prepared()?;
-        prepared
-            .interfaces
-            .retain(|other| other.ifname != interface.ifname);
-        prepared.interfaces.push(interface);
-        prepare::write(self.host, &prepared)
-    }
-
-    /// Has the gateway's addresses in a slice.
-    async fn prepare(&self, wanted: &SliceWanted) -> Result<(), Problem> {
-        let (id, name) = (wanted.binding.id, &wanted.binding.name);
-        let selector = &self.config.inside;
-        let nic = self.nic(selector).cloned().ok_or_else(|| {
-            self.problem(&format!(
-                "its NIC inside, with {selector}, is not on this host"
-            ))
-        })?;
-        let client = format!("gateway:{}", self.config.name);
-        // the same after every restart, and another one in each slice
-        let mac = MacAddress::local_from(&format!("{client}/{id}"));
-        let request = LeaseRequest {
-            client_id: client,
-            mac,
-            location: None,
-            requested_ips: wanted.requested.clone(),
-            lease_seconds: None,
-            labels: BTreeMap::from([("node".into(), self.host.config.host.to_string())]),
-        };
-        let mut lease = self.host.uplink.lease(id, &request).await?;
-        failpoint::reach("leased").await;
-        // it is the way out itself
-        lease.routes.clear();
-        if lease.mtu > nic.mtu {
-            let why = format!(
-                "slice {name} has an MTU of {}, and the NIC {} inside has {}: ip link set {} mtu {}",
-                lease.mtu, nic.name, nic.mtu, nic.name, lease.mtu
-            );
-            prepare::give_back(self.host, &lease, "the gateway's NIC has a smaller MTU").await?;
-            return Err(Problem::new(Kind::StateConflict, why));
-        }
-        let mut binding = wanted.binding.clone();
-        if binding.rate_bps == 0 {
-            binding.rate_bps = pacing::best_effort(nic.speed).bps();
-        }
-        self.hold(PreparedInterface {
-            ifname: wanted.ifname.clone(),
-            network: NETWORK.to_owned(),
-            class: NicClass::Shared,
-            nic_name: nic.name.clone(),
-            nic: nic.identity.clone(),
-            mac,
-            mtu: lease.mtu,
-            leases: vec![lease],
-            slices: vec![binding],
-            settings: Vec::new(),
-            profile: None,
-        })
     }
 
     /// Makes the kernel's filter what it shall be, in one transaction; nothing when it is so.
@@ -515,56 +385,6 @@ impl Round<'_> {
             false => self.book.write(&self.host.places),
         }
     }
-
-    /// Addresses and routers outside, as they are configured.
-    async fn keep_outside(&self) -> Result<(), Problem> {
-        let doing = |e: dtn_link::Error| self.problem(&e);
-        let conn = self.open()?.connect().await.map_err(doing)?;
-        let found = inventory::link_by_name(&conn, rules::OUTSIDE).await;
-        let index = match found {
-            Ok(found) => found.index,
-            // it is not attached: that was told
-            Err(e) if e.is_not_found() => return Ok(()),
-            Err(e) => return Err(doing(e)),
-        };
-        let there = address::list(&conn, Some(index)).await.map_err(doing)?;
-        let own = &self.config.addresses;
-        for stale in there
-            .iter()
-            .filter(|a| !a.is_link_local() && !own.contains(&a.net))
-        {
-            address::remove(&conn, index, stale.net)
-                .await
-                .map_err(doing)?;
-        }
-        for net in own
-            .iter()
-            .filter(|net| !there.iter().any(|a| a.net == **net))
-        {
-            address::add(&conn, index, *net).await.map_err(doing)?;
-        }
-        let routes = route::list_of(&conn, index).await.map_err(doing)?;
-        let defaults = || routes.iter().filter(|route| route.is_default());
-        for stale in defaults() {
-            if !stale
-                .gateway
-                .is_some_and(|by| self.config.routers.contains(&by))
-            {
-                route::remove(&conn, stale).await.map_err(doing)?;
-            }
-        }
-        for router in &self.config.routers {
-            if !defaults().any(|route| route.gateway == Some(*router)) {
-                let everywhere = match router.is_ipv4() {
-                    true => IpNet::V4(ipnet::Ipv4Net::default()),
-                    false => IpNet::V6(ipnet::Ipv6Net::default()),
-                };
-                let wanted = route::RouteState::new(everywhere, index, Some(*router));
-                route::add(&conn, &wanted).await.map_err(doing)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The slices that a gateway was prepared for, with its addresses in them.
@@ -599,25 +419,6 @@ pub(super) fn find<'a>(
         config.is_some_and(|config| config.selector == *selector)
     };
     nics.iter().find(named)
-}
-
-/// The settings of a gateway's namespace, written where they differ.
-async fn settle(netns: &Netns) -> Result<(), Problem> {
-    let doing = |e: dtn_link::Error| failed("setting a gateway's namespace up", &e);
-    for (key, value) in SETTINGS {
-        // a kernel without IPv6 has nothing to set there
-        let v6 = key.starts_with("net.ipv6.");
-        if v6 && sysctl::read(netns, key).await.map_err(doing)?.is_none() {
-            continue;
-        }
-        sysctl::write(netns, key, value).await.map_err(doing)?;
-    }
-    let conn = netns.connect().await.map_err(doing)?;
-    let lo = inventory::link_by_name(&conn, "lo").await.map_err(doing)?;
-    if !lo.up {
-        link::set_up(&conn, lo.index).await.map_err(doing)?;
-    }
-    Ok(())
 }
 
 /// Takes one interface home, or all of them, with the leases that belong to them.
