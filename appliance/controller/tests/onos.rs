@@ -12,7 +12,10 @@ mod wish;
 
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use switch::{
@@ -141,6 +144,35 @@ async fn gateway(rig: &Rig, fabric: &Onos, other: &Intent, member: &Host) {
     .await;
 }
 
+/// Somebody else who posts a host again and again.
+struct Busy {
+    over: Arc<AtomicBool>,
+    posting: std::thread::JoinHandle<usize>,
+}
+impl Busy {
+    fn start() -> Self {
+        const HOST: &str = r#"{"mac":"02:00:00:00:00:77","vlan":"-1","ipAddresses":["10.0.0.77"],"locations":[{"elementId":"of:0000000000000001","port":"77"}]}"#;
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = over.clone();
+        let posting = std::thread::spawn(move || {
+            let mut refused = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let header = ["--header", "Content-Type: application/json"];
+                let said = ask("/hosts", &[&header[..], &["--data", HOST]].concat());
+                refused += usize::from(said.contains("409"));
+            }
+            ask("/hosts/02:00:00:00:00:77/None", &["--request", "DELETE"]);
+            refused
+        });
+        Self { over, posting }
+    }
+    /// How many of them were refused.
+    fn stop(self) -> usize {
+        self.over.store(true, Ordering::Relaxed);
+        self.posting.join().unwrap()
+    }
+}
+
 /// The cookies and meters of a switch, without the mark.
 fn held(rig: &Rig, switch: &str) -> usize {
     let rules = rig.ofctl("dump-flows", switch);
@@ -224,8 +256,16 @@ async fn cases() {
     // two slices do not hear each other
     let (c, d) = (rig.host("edge1", "hc", 3), rig.host("edge2", "hd", 4));
     let blue = slice(8, MUCH, vec![c.member("edge1"), d.member("edge2")], &TWO);
+    // while somebody else posts hosts all the time: ONOS takes one at a time and answers 409
+    let busy = Busy::start();
     fabric.intend(vec![wanted.clone(), blue.clone()]);
     println!("the second after {:?}", programmed(&fabric, &blue).await);
+    until("its hosts are there", || {
+        ask("/hosts", &[]).contains("slice-8")
+    })
+    .await;
+    let refused = busy.stop();
+    println!("{refused} hosts of somebody else's were refused meanwhile");
     assert!(talk(&c, &d));
     a.knows(&d);
     let (from, at) = (a.socket(a.v4), d.socket(d.v4));
