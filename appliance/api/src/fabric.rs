@@ -109,3 +109,24 @@ pub struct Difference {
     /// The rule in words.
     pub what: String,
 }
+
+/// A link between two ports of switches, as the switches see it or as the configuration says: an item
+/// of `GET /fabric/links`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FabricLink {
+    /// Its two ends, as `SWITCH/PORT`.
+    pub ends: [String; 2],
+    /// Whether a `[[cable]]` of the configuration names it.
+    pub cable: bool,
+    /// Seconds since something came through last; absent when nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_s: Option<u64>,
+    /// Bits per second: what the configuration says of a cable, otherwise what the slower of its two
+    /// ports says, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed_bps: Option<u64>,
+    /// What is wrong with it, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}

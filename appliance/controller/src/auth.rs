@@ -102,6 +102,7 @@ pub fn permits(principal: &Principal, method: &Method, route: &str) -> bool {
             | "/metrics"
             | "/fabric"
             | "/fabric/differences"
+            | "/fabric/links"
             | "/fabric/switches/{name}/certificate" => false,
             _ => true,
         },

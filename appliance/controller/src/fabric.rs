@@ -20,7 +20,7 @@ use crate::{labels::Labels, topology::Graph};
 pub use dtn_api::fabric::{Counters, Difference};
 use dtn_api::{
     HostId, MacAddress, Name, Problem,
-    fabric::SwitchStatus,
+    fabric::{FabricLink, SwitchStatus},
     gateway::{AccessRule, Count},
     host::{Enforcement, Host},
     slice::{Class, Member, Slice, SliceSpec},
@@ -154,6 +154,10 @@ pub trait Fabric: Send + Sync {
     }
     /// How the switches stand.
     fn switches(&self) -> Vec<SwitchStatus> {
+        Vec::new()
+    }
+    /// How the switches are joined, as they see it, and the cables of the configuration.
+    fn links(&self) -> Vec<FabricLink> {
         Vec::new()
     }
     /// The whole of what is wanted now; the fabric makes it so.

@@ -35,7 +35,7 @@ fn two_members_talk_over_two_switches_and_nothing_is_left_behind() {
             // a rule each, a group and a meter
             assert_eq!(status.rules + 2, held.len() as u64, "{held:#?}");
         }
-        let meters = rig.ofctl("dump-meters", "edge1");
+        let meters = rig.guards("dump-meters", "edge1");
         assert!(
             meters.contains("rate=525000 burst_size=5000"),
             "1.05 of the rate and 10 ms of it: {meters}"
@@ -151,10 +151,10 @@ fn a_rogue_is_cut_and_who_keeps_to_the_rate_is_not() {
         let most = rate as f64 * 1.10 * seconds + burst;
         assert!(bits <= most, "{bits} of {most} bits: {rogue:?}");
         assert!(rogue.received > 0, "cut and not off");
-        let own = rig.ofctl("meter-stats", "edge1");
+        let own = rig.guards("meter-stats", "edge1");
         assert!(!own.contains("packet_count:0 "), "{own}");
         // it has met one guard, not one at every switch
-        let far = rig.ofctl("meter-stats", "edge2");
+        let far = rig.guards("meter-stats", "edge2");
         let dropped = far.split("packet_count:").nth(1).unwrap_or("0 ");
         assert!(dropped.starts_with("0 "), "{far}");
     });
@@ -174,12 +174,13 @@ fn another_rate_is_a_new_guard_before_the_old_one_goes() {
         wanted.rate_bps = MUCH / 2;
         fabric.intend(vec![wanted.clone()]);
         programmed(&fabric, &[&wanted]).await;
-        let meters = rig.ofctl("dump-meters", "edge1");
+        let meters = rig.guards("dump-meters", "edge1");
         assert!(meters.contains("rate=262500 "), "{meters}");
         assert_eq!(meters.matches("meter=").count(), 1, "{meters}");
         let flows = rig.dump("edge1");
         let still = flows.iter().filter(packets).count();
-        assert_eq!(still, used, "rules were replaced and not taken away");
+        // a switch brings up its counters late, so that more may have met a frame by now
+        assert!(still >= used, "rules were replaced and not taken away");
         assert!(talk(&a, &b));
         assert_eq!(happened(&fabric), []);
     });

@@ -12,8 +12,8 @@ use crate::{
 use anyhow::Context as _;
 use clap::Subcommand;
 use dtn_api::{
-    Name,
-    fabric::{Difference, FabricStatus, SwitchCertificate, SwitchCertificateRequest},
+    Name, Rate,
+    fabric::{Difference, FabricLink, FabricStatus, SwitchCertificate, SwitchCertificateRequest},
 };
 use std::path::PathBuf;
 
@@ -30,6 +30,10 @@ enum Verb {
     Show,
     /// Sign the key of a switch, so that it can connect over TLS
     Certify(CertifyArgs),
+    /// How the switches are joined, as they see it
+    Links,
+    /// What the switches see and the configuration does not say, as [[cable]] tables for vdnd.toml
+    Discover,
     /// Hold what is wanted against what the switches have, rule by rule; fails on a difference
     Check,
 }
@@ -54,6 +58,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
     match args.verb.unwrap_or(Verb::Show) {
         Verb::Show => show(context).await,
         Verb::Check => check(context).await,
+        Verb::Links => links(context).await,
+        Verb::Discover => discover(context).await,
         Verb::Certify(args) => certify(&args, context).await,
     }
 }
@@ -77,6 +83,76 @@ async fn show(context: &Context) -> Outcome {
             context.place.command()
         )),
     })
+}
+
+async fn links(context: &Context) -> Outcome {
+    let link = context.place.connect(Daemon::Vdnd, LOOK_UP)?;
+    let answer = link.get("/fabric/links").await;
+    let answer =
+        answer.map_err(|error| while_doing("asking how the switches are joined", error))?;
+    let links: Vec<FabricLink> = items(&answer, "the links")?;
+    if context.json {
+        return json(&answer);
+    }
+    let done = Done::text(joined(&links));
+    Ok(match links.iter().any(|link| !link.cable) {
+        true => done.next(format!(
+            "write what is there as cables: {} fabric discover",
+            context.place.command()
+        )),
+        false => done,
+    })
+}
+
+fn joined(links: &[FabricLink]) -> String {
+    let mut table = Table::new(&["ENDS", "CABLE", "SEEN", "SPEED", "NOTE"]);
+    for link in links {
+        table.row([
+            link.ends.join(" "),
+            if link.cable { "yes" } else { "NO" }.into(),
+            link.seen_s
+                .map_or_else(|| "not now".into(), |age| format!("{age} s ago")),
+            link.speed_bps
+                .map_or_else(|| "not told".into(), |bps| Rate::from_bps(bps).to_string()),
+            link.trouble.clone().unwrap_or_default(),
+        ]);
+    }
+    table
+        .print("no cable is written and no link is seen (the fabric openflow alone looks for them)")
+}
+
+async fn discover(context: &Context) -> Outcome {
+    let link = context.place.connect(Daemon::Vdnd, LOOK_UP)?;
+    let answer = link.get("/fabric/links").await;
+    let answer =
+        answer.map_err(|error| while_doing("asking how the switches are joined", error))?;
+    let links: Vec<FabricLink> = items(&answer, "the links")?;
+    if context.json {
+        return json(&answer);
+    }
+    Ok(Done::text(written(&links)))
+}
+
+/// What is seen and not written, as the configuration has it.
+fn written(links: &[FabricLink]) -> String {
+    let new: Vec<&FabricLink> = links.iter().filter(|link| !link.cable).collect();
+    if new.is_empty() {
+        return "# every link that the switches see is written as a [[cable]]\n".to_owned();
+    }
+    let mut text = String::from(
+        "# What the switches see. Look over capacity and mtu, and put it into vdnd.toml.\n",
+    );
+    for link in new {
+        let (capacity, told) = match link.speed_bps {
+            Some(bps) => (Rate::from_bps(bps).to_string(), ""),
+            None => ("1Gbit".to_owned(), "   # the ports do not tell their rate"),
+        };
+        // as TOML has it too: the only characters that a name needs them for are " and \
+        let ends = link.ends.join(" ");
+        text +=
+            &format!("\n[[cable]]\nends = {ends:?}\ncapacity = \"{capacity}\"{told}\nmtu = 1500\n");
+    }
+    text
 }
 
 async fn check(context: &Context) -> Outcome {
@@ -214,6 +290,33 @@ fn shown(status: &FabricStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn link(ends: [&str; 2], cable: bool) -> FabricLink {
+        FabricLink {
+            ends: ends.map(str::to_owned),
+            cable,
+            seen_s: Some(3),
+            speed_bps: (!cable).then_some(10_000_000_000),
+            trouble: (!cable).then(|| "no [[cable]] says so".to_owned()),
+        }
+    }
+
+    #[test]
+    fn what_is_not_written_is_printed_as_it_is_to_be_written() {
+        let links = [
+            link(["edge1/2", "core/1"], true),
+            link(["edge1/\"x\"", "core/3"], false),
+        ];
+        let text = written(&links);
+        let lines = "[[cable]]\nends = \"edge1/\\\"x\\\" core/3\"\ncapacity = \"10Gbit\"\n";
+        assert!(text.contains(lines), "{text}");
+        assert_eq!(text.matches("[[cable]]").count(), 1, "{text}");
+        assert!(written(&links[..1]).starts_with('#'));
+        let shown = joined(&links);
+        for part in ["edge1/2 core/1", "3 s ago", "10Gbit", "NO", "no [[cable]]"] {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+    }
 
     #[test]
     fn a_switch_that_is_away_is_seen_at_once() {

@@ -49,7 +49,7 @@ pub use instructions::Instruction;
 pub use matches::Match;
 pub use message::{Features, Message, ROLE_EQUAL, ROLE_MASTER, ROLE_NO_CHANGE, ROLE_SLAVE};
 pub use meter::{
-    Band, METER_ALL, METER_BURST, METER_KBPS, METER_MAX, METER_PKTPS, METER_STATS, MeterCommand,
+    Band, METER_ALL, METER_BURST, METER_CONTROLLER, METER_KBPS, METER_MAX, METER_PKTPS, METER_STATS, MeterCommand,
     MeterConfig, MeterMod,
 };
 pub use multipart::{FlowStatsRequest, MultipartRequest};

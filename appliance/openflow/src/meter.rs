@@ -4,6 +4,8 @@ use crate::{DecodeError, read::Reader, write::Writer};
 
 /// The highest meter number a controller may use (`OFPM_MAX`).
 pub const METER_MAX: u32 = 0xffff_0000;
+/// What a switch sends to its controller, over all rules (`OFPM_CONTROLLER`).
+pub const METER_CONTROLLER: u32 = 0xffff_fffe;
 /// All meters, when they are deleted or read (`OFPM_ALL`).
 pub const METER_ALL: u32 = 0xffff_ffff;
 

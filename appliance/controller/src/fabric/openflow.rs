@@ -4,19 +4,24 @@
 //! its [`session`] ends. Whenever something is wanted or a switch is there again, and every ten
 //! seconds, one task ([`reconcile`]) reads what the switches have, holds it against what they
 //! shall have, and makes the difference good. A slice is programmed when that has been read back
-//! from every switch that it goes through ([`standing`]).
+//! from every switch that it goes through ([`standing`]). Beside that every port says where it is,
+//! and what comes in at another tells how the switches are joined ([`discovery`]).
 
 mod closed;
 mod decided;
+mod discovery;
 mod failure;
 mod frames;
+mod links;
 mod listener;
+mod lldp;
 mod look;
 mod reconcile;
 mod refused;
 mod session;
 pub(in crate::fabric) mod standing;
 mod switches;
+mod turns;
 mod watch;
 
 use super::{Counters, Difference, Fabric, Intent, Verdict, edge::Edge, network::Network};
@@ -24,7 +29,7 @@ use crate::topology::Graph;
 use anyhow::Context;
 use dtn_api::{
     HostId, Name, Problem,
-    fabric::SwitchStatus,
+    fabric::{FabricLink, SwitchStatus},
     gateway::Count,
     host::{Enforcement, Host},
     slice::{Member, Slice, SliceSpec},
@@ -41,7 +46,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 use switches::Connected;
-use tokio::{net::TcpListener, sync::Notify, time::Instant};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use watch::Passes;
@@ -89,6 +98,15 @@ struct Shared {
     wake: Notify,
     /// What `verify` says may have changed.
     changed: Notify,
+    /// A port may have come up.
+    probe: Notify,
+    links: Mutex<links::Links>,
+    sealer: lldp::Sealer,
+    /// When the fabric was started; probes are dated by it.
+    began: Instant,
+    /// Frames that switches have handed over.
+    handed: mpsc::Sender<discovery::Handed>,
+    dropped: discovery::Dropped,
 }
 
 /// What is wanted, with a number that no other wish of this process has.
@@ -154,6 +172,11 @@ impl OpenFlow {
             .await
             .with_context(doing)?;
         let address = listener.local_addr().with_context(doing)?;
+        let sealer = lldp::Sealer::random();
+        let sealer = sealer
+            .ok()
+            .context("making the secret that link discovery is sealed with")?;
+        let (handed, hands) = mpsc::channel(discovery::QUEUE);
         let shared = Arc::new(Shared {
             network,
             state: Mutex::default(),
@@ -161,6 +184,12 @@ impl OpenFlow {
             working: tokio::sync::Mutex::default(),
             wake: Notify::new(),
             changed: Notify::new(),
+            probe: Notify::new(),
+            links: Mutex::default(),
+            sealer,
+            began: Instant::now(),
+            handed,
+            dropped: discovery::Dropped::default(),
         });
         let accept = listener::accept(listener, listen.tls, shared.clone(), stop.clone());
         shared.watch("listening for switches", &stop, accept);
@@ -170,6 +199,10 @@ impl OpenFlow {
         shared.watch("counting in the switches", &stop, counts);
         let decided = decided::run(shared.clone(), stop.clone());
         shared.watch("counting what access rules decide", &stop, decided);
+        let probes = discovery::run(shared.clone(), stop.clone());
+        shared.watch("probing how switches are joined", &stop, probes);
+        let listen = discovery::listen(shared.clone(), hands, stop.clone());
+        shared.watch("hearing what switches hand over", &stop, listen);
         Ok(Arc::new(Self {
             shared,
             address,
@@ -221,7 +254,13 @@ impl Fabric for OpenFlow {
         standing::verdict(senders, standing, switches)
     }
     fn trouble(&self) -> Option<String> {
-        lock(&self.shared.state).trouble(&self.shared.network, Instant::now())
+        let switches = lock(&self.shared.state).trouble(&self.shared.network, Instant::now());
+        let cables = self.shared.links().into_iter().filter(|link| link.cable);
+        let all: Vec<String> = switches
+            .into_iter()
+            .chain(cables.filter_map(|link| link.trouble))
+            .collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
     fn network(&self) -> Option<&Network> {
         Some(&self.shared.network)
@@ -249,6 +288,9 @@ impl Fabric for OpenFlow {
     }
     fn switches(&self) -> Vec<SwitchStatus> {
         lock(&self.shared.state).switches(&self.shared.network)
+    }
+    fn links(&self) -> Vec<FabricLink> {
+        self.shared.links()
     }
     fn check(&self) -> BoxFuture<'_, Vec<Difference>> {
         Box::pin(reconcile::check(&self.shared))

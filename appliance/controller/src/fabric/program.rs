@@ -17,6 +17,7 @@
 //! * [`access`]: who may pass a slice's gateway.
 //! * [`frames`]: which frames a rule is for.
 //! * [`meters`]: the guard's numbers, and which meter has which id.
+//! * [`mod@punt`]: what is handed to the controller.
 //! * [`ports`]: ranges of ports under masks.
 //! * [`resolved`]: a program with port numbers and meter ids, as OpenFlow has it.
 //! * [`text`]: a rule in words.
@@ -25,6 +26,7 @@ pub mod access;
 pub mod frames;
 pub mod meters;
 pub mod ports;
+pub mod punt;
 pub mod resolved;
 pub mod slice;
 #[cfg(test)]
@@ -35,6 +37,7 @@ pub(in crate::fabric) mod walk;
 
 pub use meters::{Guard, GuardKey, MeterSpec, assign, guards_of};
 pub use resolved::{Flow, FlowId, Group, Meter, Resolved, resolve};
+pub use punt::punt;
 pub use slice::programs;
 
 use super::network::PortRef;
@@ -133,6 +136,8 @@ pub enum Purpose {
     Posed = 18,
     /// How hosts beyond a border find a gateway's hardware address, and it theirs.
     Resolve = 19,
+    /// Link discovery goes to the controller, whoever's it is.
+    Discover = 30,
 }
 impl Purpose {
     /// Table and priority of its rules. Neighbour discovery is IPv6 as well, so it stands above the
@@ -142,6 +147,7 @@ impl Purpose {
     /// ([`access::priority`]).
     pub const fn place(self) -> (u8, u16) {
         match self {
+            Self::Discover => (ADMIT, 40_000),
             Self::Neighbour => (ADMIT, 30_200),
             Self::Forged => (ADMIT, 30_100),
             Self::Admit | Self::Arrive => (ADMIT, 30_000),
@@ -213,6 +219,8 @@ pub enum Then {
     Out(Exit),
     /// It leaves by every exit of the slice's group.
     Flood,
+    /// It goes to the controller, whole, and nowhere else.
+    Controller,
     /// It is dropped, and counted.
     Drop,
 }

@@ -10,7 +10,7 @@ use axum::{
 };
 use dtn_api::{
     Name, Problem,
-    fabric::{Difference, FabricStatus, Guarded, SwitchCertificate, SwitchCertificateRequest},
+    fabric::{Difference, FabricLink, FabricStatus, Guarded, SwitchCertificate, SwitchCertificateRequest},
     slice::List,
 };
 
@@ -47,6 +47,16 @@ pub(super) async fn differences(State(engine): State<Api>) -> Answer<Json<List<D
         items: engine.fabric().check().await,
         next_page_token: None,
     }))
+}
+
+/// How the switches are joined, as they see it, and the cables of the configuration.
+#[utoipa::path(get, path = "/fabric/links", tag = "fabric",
+    responses((status = 200, body = List<FabricLink>), (status = "default", body = Problem)))]
+pub(super) async fn links(State(engine): State<Api>) -> Json<List<FabricLink>> {
+    Json(List {
+        items: engine.fabric().links(),
+        next_page_token: None,
+    })
 }
 
 /// A certificate for a switch of the configuration, so that it can connect over TLS.

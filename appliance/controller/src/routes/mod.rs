@@ -25,7 +25,7 @@
 //! | `/stitches` | GET, POST StitchSpec → Stitch `?dry_run=true`; `/stitches/{id}` GET |
 //! | `/stitches/inbound` | POST StitchProposal → Stitch (other domains alone) |
 //! | `/stitches/{id}/actions/{action}` | POST: commit, abort, terminate, extend (Extend) → Stitch |
-//! | `/fabric`, `/fabric/differences` | GET FabricStatus, List of Difference |
+//! | `/fabric`, `/fabric/differences`, `/fabric/links` | GET FabricStatus, List of Difference, List of FabricLink |
 //! | `/fabric/switches/{name}/certificate` | POST SwitchCertificateRequest → SwitchCertificate |
 //! | `/topology`, `/events?after=` | GET |
 //! | `/openapi.json`, `/healthz`, `/readyz`, `/metrics` | GET |
@@ -114,6 +114,7 @@ fn contract() -> OpenApiRouter<Api> {
         .routes(routes!(stitches::extend))
         .routes(routes!(fabric::status))
         .routes(routes!(fabric::differences))
+        .routes(routes!(fabric::links))
         .routes(routes!(fabric::certify))
         .routes(routes!(system::topology))
         .routes(routes!(system::events))

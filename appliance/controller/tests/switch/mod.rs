@@ -222,6 +222,16 @@ impl Rig {
         }
         lines
     }
+    /// What `ovs-ofctl COMMAND SWITCH` says of meters, but for the one of what goes to the controller.
+    pub(crate) fn guards(&self, command: &str, switch: &str) -> String {
+        let text = self.ofctl(command, switch);
+        let own =
+            |part: &&str| !(part.contains("meter=controller") || part.contains("meter:controller"));
+        text.split("\n\n")
+            .filter(own)
+            .collect::<Vec<_>>()
+            .join("\n\n")
+    }
     fn within(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let began = Instant::now();
         while !holds() {

@@ -29,7 +29,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const UNPROVEN: usize = 16;
 /// Pause after an accept that failed, as it does when file descriptors run out.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Bytes of a packet that a switch sends along; no rule of ours sends packets here.
+/// Bytes of a packet that no rule has met and that a switch sends along; rules of ours that send
+/// packets here say their own measure.
 const MISS_SEND_LEN: u16 = 128;
 
 pub(super) async fn accept(
@@ -122,7 +123,8 @@ async fn connection<S>(
     }
     let (session, queues) = Session::new(end);
     let (read, write) = tokio::io::split(stream);
-    let served = session.serve(read, write, queues, || shared.wake.notify_one());
+    let heard = |heard| shared.heard(&session, heard);
+    let served = session.serve(read, write, queues, heard);
     let lived = async {
         match introduced(&session, peer, shared, proof).await {
             Some(name) => {

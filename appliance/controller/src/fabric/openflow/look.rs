@@ -5,7 +5,8 @@ use crate::fabric::{
     difference::{Changes, Found, difference},
     network::PortRef,
     program::{
-        COOKIE, COOKIE_MASK, Exit, Meter, Program, Refusal, Resolved, assign, guards_of, resolve,
+        COOKIE, COOKIE_MASK, Exit, Meter, Program, Purpose, Refusal, Resolved, assign, cookie,
+        guards_of, resolve,
     },
 };
 use dtn_api::{Name, fabric::Counters};
@@ -29,8 +30,10 @@ pub(super) struct Look {
     /// Which slices have a port here that is down.
     pub(super) down: Vec<Refusal>,
     pub(super) changes: Changes,
-    /// Rules and meters of ours that it has.
+    /// Rules and meters of slices that it has.
     pub(super) ours: (u64, u64),
+    /// It hands over link discovery.
+    pub(super) listens: bool,
 }
 
 /// What is looked at.
@@ -63,10 +66,12 @@ pub(super) async fn look(
         // a meter whose rules were taken away by somebody keeps its owner
         guards.entry(meter.guard).or_insert_with(|| [id].into());
     }
+    const DISCOVERS: u64 = cookie(0, Purpose::Discover);
     let rules = flows
         .iter()
-        .filter(|flow| flow.cookie & COOKIE_MASK == COOKIE)
+        .filter(|flow| flow.cookie & COOKIE_MASK == COOKIE && flow.cookie != DISCOVERS)
         .count();
+    let listens = flows.iter().any(|flow| flow.cookie == DISCOVERS);
     let mut of_ours: BTreeSet<u32> = guards.values().flatten().copied().collect();
     let (ids, _) = assign(&guards, &meters, &program.guards, max_meter);
     let (wanted, refused) = resolve(program, &ports, &ids);
@@ -89,6 +94,7 @@ pub(super) async fn look(
         down,
         changes,
         ours,
+        listens,
     })
 }
 

@@ -8,7 +8,7 @@ use super::{
     standing::{Standing, Told, standing},
     switches::Settled,
 };
-use crate::fabric::program::{Programs, Refusal, programs};
+use crate::fabric::program::{Programs, Refusal, programs, punt};
 use dtn_api::{
     Name,
     fabric::{Counters, Difference},
@@ -119,7 +119,8 @@ async fn pass(shared: &Shared) {
         return;
     };
     let began = Instant::now();
-    let programs = programs(&shared.network, &wanted.intents);
+    let mut programs = programs(&shared.network, &wanted.intents);
+    punt(&mut programs);
     let (mut seen, mut failed) = look_at(shared, &programs, |_| true).await;
     drifted(shared, &wanted, &seen);
 
@@ -304,6 +305,10 @@ fn note(
         }
         switch.trouble = trouble;
         (switch.rules, switch.meters) = look.ours;
+        if look.listens && !switch.listens {
+            shared.probe.notify_one();
+        }
+        switch.listens = look.listens;
         switch.guards = look.wanted.meters.clone();
         switch.settled = look.changes.is_empty().then(|| Settled {
             number: wanted.number,
@@ -401,7 +406,11 @@ pub(super) async fn check(shared: &Shared) -> Vec<Difference> {
     };
     let wanted = lock(&shared.state).wanted.clone();
     let intents = wanted.as_ref().map_or(&[][..], |wanted| &wanted.intents);
-    let programs = programs(&shared.network, intents);
+    let mut programs = programs(&shared.network, intents);
+    // before anything is wanted nothing is asked of a switch
+    if wanted.is_some() {
+        punt(&mut programs);
+    }
     let (seen, mut failed) = look_at(shared, &programs, |_| true).await;
     for switch in &shared.network.switches {
         if !seen.iter().any(|look| look.name == switch.name) {

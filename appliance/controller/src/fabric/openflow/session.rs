@@ -7,18 +7,20 @@
 use super::{
     failure::{Cause, Failure, unexpected},
     frames,
+    links::Told,
     switches::Ports,
+    turns::Turns,
 };
 use dtn_openflow::{
     Frame, Message, MultipartReply, MultipartRequest, PORT_ADMIN_DOWN, PORT_DELETED,
-    PORT_LINK_DOWN, Port,
+    PORT_LINK_DOWN, PacketIn, PacketOut, Port,
 };
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -44,6 +46,8 @@ const QUEUE: usize = 256;
 const URGENT: usize = 16;
 /// Changes between two barriers: what a switch has to hold at once.
 const BATCH: usize = 256;
+/// The transaction of what nobody waits for.
+const NOBODY: u32 = 0;
 /// Longest answer in parts, in bytes: some 300,000 rules.
 const LONGEST: usize = 64 << 20;
 
@@ -73,6 +77,18 @@ pub(super) struct Session {
     heard: Mutex<Instant>,
     why: Mutex<Option<String>>,
     end: CancellationToken,
+    /// What the switch may send here has been limited, or it would not be.
+    pub(super) limited: AtomicBool,
+    /// How many more frames of each port are taken.
+    pub(super) turns: Mutex<Turns>,
+}
+
+/// What a switch has said without being asked.
+pub(super) enum Heard {
+    /// A port has come, gone or changed.
+    Ports,
+    /// A rule of ours has handed over a frame.
+    Packet(PacketIn),
 }
 
 /// The ports of a switch.
@@ -81,17 +97,24 @@ struct Known {
     numbers: Ports,
     /// Those that are down, by number.
     down: BTreeSet<u32>,
+    /// Bits per second, by number, where the switch knows.
+    speeds: BTreeMap<u32, u64>,
 }
 impl Known {
     fn forget(&mut self, number: u32) {
         // the number stays when a port is given another name
         self.numbers.retain(|_, known| *known != number);
         self.down.remove(&number);
+        self.speeds.remove(&number);
     }
     fn learn(&mut self, port: &Port) {
         self.forget(port.port_no);
         if port.config & PORT_ADMIN_DOWN != 0 || port.state & PORT_LINK_DOWN != 0 {
             self.down.insert(port.port_no);
+        }
+        if port.curr_speed > 0 {
+            let speed = u64::from(port.curr_speed) * 1000;
+            self.speeds.insert(port.port_no, speed);
         }
         self.numbers.insert(port.name.clone(), port.port_no);
     }
@@ -133,6 +156,8 @@ impl Session {
             heard: Mutex::new(Instant::now()),
             why: Mutex::default(),
             end,
+            limited: AtomicBool::new(false),
+            turns: Mutex::default(),
         });
         let queues = Queues {
             out: from_out,
@@ -141,21 +166,21 @@ impl Session {
         (session, queues)
     }
 
-    /// Works on the connection until it ends; the reason in words. `ports_changed` is called when
-    /// the switch has told of a port.
+    /// Works on the connection until it ends; the reason in words. `heard` is told what the switch
+    /// says without being asked; it must not wait.
     pub(super) async fn serve<R, W>(
         &self,
         read: R,
         write: W,
         queues: Queues,
-        ports_changed: impl Fn(),
+        heard: impl Fn(Heard),
     ) -> String
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
         let why = tokio::select! {
-            why = self.read(read, ports_changed) => why,
+            why = self.read(read, heard) => why,
             why = send(write, queues) => why,
             why = self.beat() => why,
             () = self.end.cancelled() => "it was ended here".to_owned(),
@@ -187,6 +212,14 @@ impl Session {
     pub(super) fn know_ports(&self, ports: &[Port]) {
         let mut known = lock(&self.ports);
         ports.iter().for_each(|port| known.learn(port));
+    }
+    /// What the switch has told of its ports.
+    pub(super) fn told(&self) -> Told {
+        let known = lock(&self.ports);
+        Told {
+            ports: known.numbers.clone(),
+            speeds: known.speeds.clone(),
+        }
     }
     fn lost(&self) -> Failure {
         let why = lock(&self.why).clone();
@@ -291,6 +324,14 @@ impl Session {
         failure
     }
 
+    /// Has a frame sent, for which there is no answer; whether there was room for it in time.
+    pub(super) async fn emit(&self, packet: PacketOut, by: Instant) -> bool {
+        let message = Message::PacketOut(packet);
+        let xid = NOBODY;
+        let sent = timeout_at(by, self.out.send(Frame { xid, message }.encode())).await;
+        matches!(sent, Ok(Ok(())))
+    }
+
     /// Whether the switch still answers within `patience`.
     pub(super) async fn answers(&self, patience: Duration) -> bool {
         let echo = self.ask(Message::EchoRequest(Vec::new()), "an echo request");
@@ -306,7 +347,7 @@ impl Session {
                 return format!("nothing was heard for {} s", DEAD.as_secs());
             }
             // nobody waits for the answer: that something is heard is the answer
-            self.at_once(0, Message::EchoRequest(Vec::new()));
+            self.at_once(NOBODY, Message::EchoRequest(Vec::new()));
         }
     }
     /// Sends without waiting. What does not fit now is left away: an echo comes again.
@@ -314,7 +355,7 @@ impl Session {
         let _ = self.urgent.try_send(Frame { xid, message }.encode());
     }
 
-    async fn read<R: AsyncRead + Unpin>(&self, mut from: R, ports_changed: impl Fn()) -> String {
+    async fn read<R: AsyncRead + Unpin>(&self, mut from: R, heard: impl Fn(Heard)) -> String {
         let mut buffer = Vec::new();
         loop {
             let frame = match frames::next(&mut from, &mut buffer).await {
@@ -331,8 +372,9 @@ impl Session {
                         _ => known.learn(&port),
                     }
                     drop(known);
-                    ports_changed();
+                    heard(Heard::Ports);
                 }
+                Message::PacketIn(packet) => heard(Heard::Packet(packet)),
                 Message::Error { kind, code, .. } => self.failed(frame.xid, Cause { kind, code }),
                 Message::MultipartReply { more, body } => {
                     if let Err(why) = self.part(frame.xid, more, body, buffer.len()) {
@@ -355,6 +397,8 @@ impl Session {
             Some(Waiting::One(tell)) => drop(tell.send(Err(cause))),
             Some(Waiting::Parts { done, .. }) => drop(done.send(Err(cause))),
             Some(Waiting::Quiet { number, refused }) => lock(&refused).push((number, cause)),
+            // a frame for a port that has just gone
+            None if xid == NOBODY => tracing::debug!("a switch did not send a frame: {cause}"),
             None => tracing::warn!("a switch sent an error about no request: {cause}"),
         }
     }

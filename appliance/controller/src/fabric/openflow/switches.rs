@@ -39,6 +39,8 @@ pub(super) struct Connected {
     pub(super) max_meter: u32,
     /// What it says of itself.
     description: String,
+    /// It hands over link discovery, as read back last.
+    pub(super) listens: bool,
     /// Rules of ours, as read back last.
     pub(super) rules: u64,
     /// Meters of ours, as read back last.
@@ -61,7 +63,7 @@ pub(super) struct Settled {
 
 impl Shared {
     /// The configured switch that has this id.
-    fn name_of(&self, datapath_id: u64) -> Option<&Name> {
+    pub(super) fn name_of(&self, datapath_id: u64) -> Option<&Name> {
         let mut all = self.network.switches.iter();
         all.find(|switch| switch.datapath_id == datapath_id)
             .map(|switch| &switch.name)
@@ -158,6 +160,7 @@ impl Shared {
             session,
             max_meter: joining.max_meter,
             description: joining.description,
+            listens: false,
             rules: 0,
             meters: 0,
             guards: BTreeMap::new(),

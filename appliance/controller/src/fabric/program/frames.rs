@@ -15,6 +15,8 @@ pub const ARP: u16 = 0x0806;
 pub const IPV6: u16 = 0x86dd;
 /// EtherType of a VLAN tag (IEEE 802.1Q).
 pub const DOT1Q: u16 = 0x8100;
+/// EtherType of link discovery (IEEE 802.1AB-2016 §7.3).
+pub const LLDP: u16 = 0x88cc;
 const ICMPV6: u8 = 58;
 /// ICMPv6 type of a neighbour solicitation (RFC 4861 §4.3).
 pub const SOLICITATION: u8 = 135;
@@ -142,6 +144,11 @@ pub(super) fn labelled(label: u16) -> Match {
         value: label | VLAN_PRESENT,
         mask: None,
     }])
+}
+
+/// Link discovery, to whatever address and whoever's.
+pub(super) fn link_discovery() -> Match {
+    Match::new([Field::EthType(LLDP)])
 }
 
 /// Everything.

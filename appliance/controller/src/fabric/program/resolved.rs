@@ -5,7 +5,8 @@ use super::{
 };
 use crate::fabric::network::PortRef;
 use dtn_openflow::{
-    Action, Bucket, Field, FlowCommand, FlowMod, Instruction, Match, Message, VLAN_PRESENT,
+    Action, Bucket, CONTROLLER_NO_BUFFER, Field, FlowCommand, FlowMod, Instruction, Match, Message,
+    PORT_CONTROLLER, VLAN_PRESENT,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -201,6 +202,13 @@ fn instructions(
         Then::Flood => {
             let group = super::GROUP | u32::from(rule.tag);
             vec![Instruction::ApplyActions(vec![Action::Group(group)])]
+        }
+        Then::Controller => {
+            let (port, max_len) = (PORT_CONTROLLER, CONTROLLER_NO_BUFFER);
+            vec![Instruction::ApplyActions(vec![Action::Output {
+                port,
+                max_len,
+            }])]
         }
         Then::Drop => Vec::new(),
     })
