@@ -184,7 +184,9 @@ pub async fn emptied(options: &Options, all: &[Daemons]) -> Option<String> {
                 .await;
             let rules = status.map(|status| {
                 let each = status.switches.iter();
-                each.map(|switch| switch.rules + switch.meters).sum::<u64>()
+                // the controller's mark stays
+                each.map(|switch| switch.rules.saturating_sub(1) + switch.meters)
+                    .sum::<u64>()
             });
             match rules {
                 Ok(0) => break,
