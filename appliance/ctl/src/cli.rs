@@ -1,7 +1,7 @@
 //! The command line: what can be typed, and what it means. Verbs are in a file each.
 
 use crate::{
-    config, deploy, domain, fabric, host, lab, lease,
+    access, config, deploy, domain, fabric, gateway, host, lab, lease,
     place::{LAB_STATE, Place},
     pods, slice, status,
 };
@@ -72,6 +72,11 @@ pub(crate) enum Verb {
     /// Addresses that vDHCP gave: list
     #[command(visible_alias = "leases")]
     Lease(lease::Args),
+    /// Gateways to external networks: list, show
+    #[command(visible_alias = "gateways")]
+    Gateway(gateway::Args),
+    /// Who may pass a gateway: list, apply, set, remove, explain
+    Access(access::Args),
     /// Other domains: list, show, invite, accept, document
     #[command(visible_alias = "domains")]
     Domain(domain::Args),
@@ -154,6 +159,9 @@ mod tests {
             "pods",
             "domains",
             "hosts",
+            "gateways",
+            "gateway list",
+            "access list internet",
             "slice list",
             "lease list",
             "pods list",

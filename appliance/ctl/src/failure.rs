@@ -5,13 +5,17 @@
 use dtn_api::client::ClientError;
 
 /// Exit codes and what they mean, in the order of `--help`.
-pub(crate) const EXIT_CODES: [(u8, &str); 5] = [
+pub(crate) const EXIT_CODES: [(u8, &str); 6] = [
     (0, "done"),
     (
         1,
         "the operation failed; the message says why and what would help",
     ),
     (2, "the command line is wrong"),
+    (
+        3,
+        "access explain: the packet is dropped; the rule that decides is named",
+    ),
     (
         69,
         "the daemon is not reachable; the message says how to start it",
@@ -33,6 +37,15 @@ pub(crate) enum Failure {
     },
     /// The command line asks for something that does not exist.
     Usage(String),
+    /// A packet that was asked about does not pass.
+    Dropped {
+        /// The explanation, for stdout.
+        out: String,
+        /// Why, in one line.
+        why: String,
+        /// Where to look.
+        next: String,
+    },
     /// Nobody answers on the socket.
     Unreachable {
         /// What was tried and what came of it.
@@ -101,7 +114,7 @@ impl Failure {
     /// What stdout gets.
     pub(crate) fn out(&self) -> &str {
         match self {
-            Self::Failed { out, .. } | Self::Invalid { out, .. } => out,
+            Self::Failed { out, .. } | Self::Dropped { out, .. } | Self::Invalid { out, .. } => out,
             Self::Usage(_) | Self::Unreachable { .. } => "",
         }
     }
@@ -110,6 +123,7 @@ impl Failure {
         match self {
             Self::Failed { .. } => 1,
             Self::Usage(_) => 2,
+            Self::Dropped { .. } => 3,
             Self::Unreachable { .. } => 69,
             Self::Invalid { .. } => 78,
         }
@@ -122,6 +136,7 @@ impl Failure {
                 text.clone(),
                 Some("dtnctl --help lists the verbs, dtnctl VERB --help the options".to_owned()),
             ),
+            Self::Dropped { why, next, .. } => (why.clone(), Some(next.clone())),
             Self::Unreachable { what, next } => (what.clone(), Some(next.clone())),
             Self::Invalid { summary, .. } => (summary.clone(), None),
         };
@@ -178,6 +193,11 @@ mod tests {
         let all = [
             Failure::because("x"),
             Failure::Usage("x".into()),
+            Failure::Dropped {
+                out: String::new(),
+                why: "x".into(),
+                next: "y".into(),
+            },
             Failure::Unreachable {
                 what: "x".into(),
                 next: "y".into(),

@@ -6,15 +6,19 @@
 //! A walk through the files: `cli` (what can be typed) → `place` (which host, which socket) → the
 //! verbs, a file each → `table` and `wording` (for eyes) → `failure` (stderr and exit codes).
 
+mod access;
 mod answer;
+mod apply;
 mod cli;
 mod config;
 mod deploy;
 #[cfg(test)]
 mod docs;
 mod domain;
+mod explain;
 mod fabric;
 mod failure;
+mod gateway;
 mod host;
 mod invitation;
 mod lab;
@@ -24,6 +28,8 @@ mod nics;
 mod place;
 mod pods;
 mod reserve;
+mod rule_file;
+mod rules;
 mod slice;
 mod status;
 mod table;
@@ -57,6 +63,8 @@ fn main() -> ExitCode {
         Verb::Slice(args) => carry_out(slice::run(args, &context)),
         Verb::Lease(args) => carry_out(lease::run(&args, &context)),
         Verb::Domain(args) => carry_out(domain::run(args, &context)),
+        Verb::Gateway(args) => carry_out(gateway::run(args, &context)),
+        Verb::Access(args) => carry_out(access::run(args, &context)),
         Verb::Fabric(args) => carry_out(fabric::run(args, &context)),
         Verb::Host(args) => carry_out(host::run(args, &context)),
         Verb::Deploy(args) => carry_out(deploy::run(&args, &context)),

@@ -104,10 +104,11 @@ fn asked(ask: &Ask) -> String {
     };
     let start = ask.start.map(|start| format!(" from {}", second(start)));
     let remote = ask.remote.as_ref().map(|end| format!(" to {}", end.domain));
+    let gateway = ask.gateway.as_ref().map(|name| format!(" by {name}"));
     format!(
         "{rate}, {}{}, for {}{}",
         ask.class,
-        remote.unwrap_or_default(),
+        remote.or(gateway).unwrap_or_default(),
         ask.duration,
         start.unwrap_or_default()
     )
@@ -227,6 +228,9 @@ pub(crate) fn ask_again(ask: &Ask, command: &str) -> String {
         if let Some(link) = &end.border_link {
             option("via", link.to_string());
         }
+    }
+    if let Some(gateway) = &ask.gateway {
+        option("gateway", gateway.to_string());
     }
     if ask.nic_class != NicClass::Dedicated {
         option("nic", ask.nic_class.to_string());

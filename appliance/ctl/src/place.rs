@@ -8,6 +8,7 @@ use crate::{
     wording::quoted_path,
 };
 use dtn_api::client::{Client, ClientError};
+use http::Method;
 use serde::Serialize;
 use serde_json::Value;
 use std::{
@@ -238,6 +239,22 @@ impl Link {
         let path = format!("{}{path}", self.base);
         self.client.post_once(&path, &key, body).await
     }
+    /// PUT, with the version that must still hold where one is given.
+    pub(crate) async fn put(
+        &self,
+        path: &str,
+        if_match: Option<u64>,
+        body: &impl Serialize,
+    ) -> Result<Value, ClientError> {
+        let etag = if_match.map(|version| format!("\"v{version}\""));
+        let headers: Vec<_> = etag
+            .iter()
+            .map(|etag| ("if-match", etag.as_str()))
+            .collect();
+        let path = format!("{}{path}", self.base);
+        let answer = self.client.call(Method::PUT, &path, &headers, Some(body));
+        Ok(answer.await?.body)
+    }
     /// DELETE, whatever the version.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), ClientError> {
         self.client
@@ -272,7 +289,7 @@ fn next_page(list: &mut Value) -> Option<String> {
 }
 
 /// A value of a query (RFC 3986 §2.3 unreserved characters stay).
-fn percent(text: &str) -> String {
+pub(crate) fn percent(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {

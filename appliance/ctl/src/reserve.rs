@@ -50,6 +50,9 @@ pub(crate) struct Args {
     /// The border link to the other domain, where there are several
     #[arg(long, value_name = "LINK", requires = "to")]
     via: Option<Name>,
+    /// The gateway of this domain by which it reaches an external network
+    #[arg(long, value_name = "GATEWAY", conflicts_with = "to")]
+    gateway: Option<Name>,
     /// Class of this host's NIC: dedicated (whole, for one pod) or shared
     #[arg(long, value_name = "CLASS", default_value = "dedicated")]
     nic: NicClass,
@@ -137,7 +140,7 @@ impl Args {
             duration: self.duration,
             nic: self.device.clone(),
             nic_class: self.nic,
-            gateway: None,
+            gateway: self.gateway.clone(),
             remote: self.to.as_ref().map(|end| RemoteEnd {
                 domain: end.domain.clone(),
                 endpoint: end.endpoint.clone(),
@@ -320,6 +323,19 @@ mod tests {
             "hep",
         ]);
         insta::assert_json_snapshot!(full);
+    }
+
+    #[test]
+    fn a_gateway_is_asked_for_instead_of_another_domain() {
+        let asked = ask(&["lhc", "--gateway", "internet", "--nic", "shared"]);
+        assert_eq!(asked.gateway, Some("internet".parse().unwrap()));
+        assert_eq!(asked.remote, None);
+        // what a refusal offers to type is asked of the same gateway
+        let again = negotiation::take_instead(&asked, Rate::from_bps(600_000_000), "dtnctl");
+        assert!(again.contains(" --gateway internet"), "{again}");
+        let both = ["reserve", "lhc", "--gateway", "internet", "--to", "busan"];
+        let error = Line::try_parse_from(both).unwrap_err().to_string();
+        assert!(error.contains("cannot be used with"), "{error}");
     }
 
     #[test]

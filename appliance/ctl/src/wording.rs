@@ -1,7 +1,7 @@
 //! How numbers and instants are worded for people: units always, rounded where the exact value
 //! would not be read. What a person may have to type again is never rounded.
 
-use dtn_api::{Rate, Span};
+use dtn_api::{Rate, Span, gateway::Count};
 use jiff::Timestamp;
 use std::path::Path;
 
@@ -79,6 +79,12 @@ pub(crate) fn quoted_path(path: &Path) -> String {
 pub(crate) fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
+}
+
+/// `1 packet (60 B)`.
+pub(crate) fn packets(seen: Count) -> String {
+    let plural = if seen.packets == 1 { "" } else { "s" };
+    format!("{} packet{plural} ({} B)", seen.packets, seen.bytes)
 }
 
 #[cfg(test)]
