@@ -179,6 +179,17 @@ async fn a_node_declares_its_gateway_and_does_not_say_who_may_pass() {
     assert!(refusal(stolen).is(Kind::Forbidden));
     let kept: Lease = own.post_once(&leases, "l1", &wish).await.unwrap();
     assert_eq!(kept.ips[0].to_string(), "10.20.0.1/24");
+    // what comes from its hardware address is judged as the gateway's: nobody else has that
+    for mac in [kept.mac, NEAR.parse().unwrap()] {
+        let posed = LeaseRequest {
+            mac,
+            ..lease("posed")
+        };
+        let posed = other.post_once::<_, Lease>(&leases, "l2", &posed).await;
+        let problem = refusal(posed);
+        assert!(problem.is(Kind::AddressInConflict), "{problem}");
+        assert_eq!(problem.errors[0].pointer, "/mac");
+    }
     own.delete(&path(&format!("/leases/{}", kept.id)), None)
         .await
         .unwrap();

@@ -9,8 +9,8 @@ use crate::{
     state::{Change, State},
 };
 use dtn_api::{
-    Name, Problem,
-    lease::{Lease, LeaseRequest, RenewResult, Route},
+    HostId, Name, Problem,
+    lease::{Lease, LeaseRequest, LeaseState, RenewResult, Route},
     problem::Kind,
     slice::Slice,
 };
@@ -59,6 +59,10 @@ impl Engine {
                 gateway: gateway.is_some(),
                 node: gateway.map_or(node, |row| Some(row.spec.node.clone())),
             };
+            if let Some(why) = anothers(state, &rows, request, asker.node.as_ref()) {
+                let problem = format!("{} is another node's in the domain", request.mac);
+                return Err(Problem::new(Kind::AddressInConflict, problem).at("/mac", why));
+            }
             let foreign = foreign_addresses(state, request);
             let grant = leases::grant(&booking.slice, &rows, &foreign, request, &asker, now)?;
             let lease = grant.row.lease.clone();
@@ -237,6 +241,26 @@ fn with_routes(state: &State, mut row: LeaseRow) -> LeaseRow {
         row.lease.routes = routes(state, row.lease.slice_id);
     }
     row
+}
+
+/// Why a node cannot have a hardware address: another node has it, so frames of the one would pass
+/// as the other's, and those of a gateway with any source.
+fn anothers(
+    state: &State,
+    rows: &[&LeaseRow],
+    request: &LeaseRequest,
+    node: Option<&Name>,
+) -> Option<String> {
+    let node = node?;
+    let nic = state.hosts.get(&HostId::untagged(request.mac));
+    if let Some(nic) = nic.filter(|nic| nic.spec.node != *node) {
+        return Some(format!("it is that of a NIC of node {}", nic.spec.node));
+    }
+    let bound = |row: &&&LeaseRow| row.lease.state == LeaseState::Bound;
+    let same = |row: &&&LeaseRow| row.lease.mac == request.mac;
+    let mut held = rows.iter().filter(bound).filter(same);
+    let other = held.find(|row| row.node.as_ref().is_some_and(|other| other != node))?;
+    Some(format!("{} has a lease with it", other.lease.client_id))
 }
 
 fn own(who: &Principal, row: &LeaseRow) -> Result<(), Problem> {
