@@ -102,8 +102,9 @@ pub struct Count {
 }
 impl std::ops::AddAssign for Count {
     fn add_assign(&mut self, other: Self) {
-        self.packets += other.packets;
-        self.bytes += other.bytes;
+        // a host reports what it likes
+        self.packets = self.packets.saturating_add(other.packets);
+        self.bytes = self.bytes.saturating_add(other.bytes);
     }
 }
 
@@ -563,6 +564,19 @@ mod tests {
             serde_json::from_str::<StandingRule>(&text).unwrap(),
             standing
         );
+    }
+
+    #[test]
+    fn a_sum_of_counts_stays_at_the_greatest() {
+        let mut sum = Count {
+            packets: u64::MAX,
+            bytes: 1,
+        };
+        sum += Count {
+            packets: 1,
+            bytes: 1,
+        };
+        assert_eq!((sum.packets, sum.bytes), (u64::MAX, 2));
     }
 
     #[test]
