@@ -181,16 +181,9 @@ async fn remove(gateway: &Name, numbers: &[u16], context: &Context) -> Outcome {
     let link = context.place.connect(Daemon::Vdnd, CARRY_OUT)?;
     let path = format!("/gateways/{gateway}/access_rules");
     let mut text = String::new();
-    for number in numbers {
+    for (done, number) in numbers.iter().enumerate() {
         let removed = link.delete(&format!("{path}/{number}")).await;
-        removed.map_err(|error| {
-            // those before it are gone, and are told all the same
-            while_doing(
-                format!("taking access rule {number} of gateway {gateway} out"),
-                error,
-            )
-            .showing(text.clone())
-        })?;
+        removed.map_err(|error| while_doing(taking_out(gateway, numbers, done), error))?;
         text += &format!("gateway {gateway} has no rule {number}\n");
     }
     if context.json {
@@ -203,6 +196,23 @@ async fn remove(gateway: &Name, numbers: &[u16], context: &Context) -> Outcome {
         return json(&left);
     }
     Ok(Done::text(text))
+}
+
+/// What was being done when the rule at `done` could not be taken out; those before it are gone.
+fn taking_out(gateway: &Name, numbers: &[u16], done: usize) -> String {
+    let (gone, rest) = numbers.split_at(done.min(numbers.len()));
+    let listed = |numbers: &[u16]| {
+        let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+        numbers.join(", ")
+    };
+    let number = listed(rest.get(..1).unwrap_or_default());
+    match gone {
+        [] => format!("taking access rule {number} of gateway {gateway} out"),
+        _ => format!(
+            "taking access rule {number} of gateway {gateway} out, after {}",
+            listed(gone)
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -230,6 +240,17 @@ mod tests {
              --start 2027-01-10T06:00:00Z --end 2027-01-11T06:00:00Z --stateful --log --note mirrors",
         );
         insta::assert_json_snapshot!("access_set", full.unwrap());
+    }
+
+    #[test]
+    fn what_was_taken_out_before_a_failure_is_told() {
+        let gateway = "internet".parse().unwrap();
+        let said = |done| taking_out(&gateway, &[10, 20, 30], done);
+        assert_eq!(said(0), "taking access rule 10 of gateway internet out");
+        assert_eq!(
+            said(2),
+            "taking access rule 30 of gateway internet out, after 10, 20"
+        );
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// Only say what would change
     #[arg(long)]
     dry_run: bool,
+    /// Only in place of the rules of this version, as access list says it
+    #[arg(long, value_name = "VERSION")]
+    if_version: Option<u64>,
 }
 
 /// Asks the controller on this host.
@@ -55,7 +58,11 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Outcome {
     };
     let query = if args.dry_run { "?dry_run=true" } else { "" };
     let answer = link
-        .put(&format!("{path}{query}"), Some(now.version), &body)
+        .put(
+            &format!("{path}{query}"),
+            Some(args.if_version.unwrap_or(now.version)),
+            &body,
+        )
         .await
         .map_err(|error| refused(error, body.items.len(), name, args, context))?;
     if context.json {
@@ -67,10 +74,11 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Outcome {
     let done = Done::text(changes.text);
     Ok(match (changes.any, args.dry_run) {
         (false, _) => done,
-        (true, true) if file == "-" => done.next("nothing was changed: leave --dry-run out"),
+        // what was looked at is what is replaced
         (true, true) => done.next(format!(
-            "nothing was changed; to change it: {command} access apply {gateway} {}",
-            quoted(file)
+            "nothing was changed; to change it: {command} access apply {gateway} {} --if-version {}",
+            quoted(file),
+            now.version
         )),
         (true, false) => done.next(format!(
             "see whether its host has them: {command} gateway show {gateway}"

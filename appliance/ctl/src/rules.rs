@@ -101,7 +101,7 @@ fn shown(rules: &StandingRules, now: Timestamp) -> String {
     if let Some(count) = rules.denied_switches {
         text += &format!(", {} in the switches", packets(count));
     }
-    text.push('\n');
+    text += &format!("\nversion {}\n", rules.version);
     text
 }
 

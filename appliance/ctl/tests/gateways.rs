@@ -1,0 +1,226 @@
+//! `dtnctl gateway` and `dtnctl access` against the real controller, in this process, with a state
+//! of its own: what is written is what is read, by version, all of it or nothing.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use dtn_api::{VDN_BASE, client::Client};
+use serde_json::{Value, json};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+
+const NEAR: &str = "02:00:00:00:00:01-none";
+const GATE: &str = "02:00:00:00:00:07-none";
+const CALL: Duration = Duration::from_secs(20);
+
+/// What a run of `dtnctl` left.
+#[derive(Debug)]
+struct Ran {
+    out: String,
+    err: String,
+    code: Option<i32>,
+}
+
+/// A controller with a gateway, and a slice that has it.
+struct Domain {
+    folder: tempfile::TempDir,
+    slice: Value,
+}
+
+impl Domain {
+    async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::Builder::new()
+            .prefix("dtnctl-gateways-")
+            .tempdir()
+            .unwrap();
+        let config = folder.path().join("vdnd.toml");
+        let text = "version = 1\n[domain]\nname = \"daejeon\"\n[listen]\naddress = \"127.0.0.1:0\"\n\
+             [addresses]\nipv4 = \"10.60.0.0/16\"\nipv6 = \"fd60::/48\"\n";
+        std::fs::write(&config, text).unwrap();
+        let config = vdnd::config::load(&config).unwrap().config;
+        vdnd::serve::start(config, folder.path(), CancellationToken::new())
+            .await
+            .unwrap();
+        let socket = folder.path().join("run/dtn/vdnd.sock");
+        let admin = Client::unix(&socket, CALL).unwrap();
+        let nic = |node: &str| {
+            json!({"kind": "nic", "node": node, "nic": "data0",
+            "capacity_bps": 10_000_000_000_u64, "mtu": 9000})
+        };
+        let gateway = json!({"node": "gate", "host": GATE, "networks": ["0.0.0.0/0", "::/0"],
+            "outside": ["192.0.2.2/24", "2001:db8::2/64"]});
+        for (path, body) in [
+            (format!("/hosts/{NEAR}"), nic("near")),
+            (format!("/hosts/{GATE}"), nic("gate")),
+            ("/gateways/internet".into(), gateway),
+        ] {
+            let _: Value = admin
+                .put(&format!("{VDN_BASE}{path}"), &body)
+                .await
+                .unwrap();
+        }
+        let now = jiff::Timestamp::now();
+        let wish = json!({
+            "name": "web", "qos": {"class": "guaranteed", "rate_bps": 100_000_000},
+            "members": [{"host": NEAR}, {"host": GATE, "role": "gateway"}], "commit": true,
+            "schedule": {"start": now, "end": now + jiff::SignedDuration::from_hours(1)},
+        });
+        let slices = format!("{VDN_BASE}/slices");
+        let slice = admin.post_once(&slices, "web", &wish).await.unwrap();
+        Self { folder, slice }
+    }
+    /// Runs `dtnctl --root ROOT` with these words; the controller goes on meanwhile.
+    async fn run(&self, words: &[&str]) -> Ran {
+        let root = self.folder.path().to_owned();
+        let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+        tokio::task::spawn_blocking(move || run(&root, &words))
+            .await
+            .unwrap()
+    }
+    async fn done(&self, words: &[&str]) -> Ran {
+        let ran = self.run(words).await;
+        assert_eq!(ran.code, Some(0), "{words:?}: {ran:?}");
+        ran
+    }
+    async fn rules(&self) -> Value {
+        let ran = self.done(&["--json", "access", "list", "internet"]).await;
+        serde_json::from_str(&ran.out).unwrap()
+    }
+    /// Numbers of the rules that there are.
+    async fn numbers(&self) -> Vec<u64> {
+        let rules = self.rules().await;
+        let items = rules["items"].as_array().unwrap().iter();
+        items
+            .map(|rule| rule["priority"].as_u64().unwrap())
+            .collect()
+    }
+    fn file(&self, text: &str) -> String {
+        let file = self.folder.path().join("access.toml");
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+    /// An address of the slice that a member may have: the one after the gateway's.
+    fn member(&self) -> String {
+        let gateway = &self.slice["spec"]["addressing"]["ipv4"]["gateway"];
+        let gateway: Ipv4Addr = gateway.as_str().unwrap().parse().unwrap();
+        Ipv4Addr::from_bits(gateway.to_bits() + 1).to_string()
+    }
+}
+
+fn run(root: &Path, words: &[String]) -> Ran {
+    let output = Command::new(PathBuf::from(env!("CARGO_BIN_EXE_dtnctl")))
+        .arg("--root")
+        .arg(root)
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    Ran {
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+        code: output.status.code(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_pass_is_written_read_and_explained() {
+    let domain = Domain::start().await;
+    let listed = domain.done(&["gateways"]).await;
+    assert!(listed.out.contains("internet"), "{listed:?}");
+    assert!(listed.out.contains("not reported"), "{listed:?}");
+    domain.done(&["gateway", "show", "internet"]).await;
+    let strange = domain.run(&["gateway", "show", "mars"]).await;
+    assert_eq!(strange.code, Some(1));
+    assert!(strange.err.contains("gateway list"), "{strange:?}");
+
+    let member = domain.member();
+    let explain = [
+        "access",
+        "explain",
+        "internet",
+        "--from",
+        &member,
+        "--to",
+        "192.0.2.7:443",
+        "--proto",
+        "tcp",
+    ];
+    let dropped = domain.run(&explain).await;
+    assert_eq!(dropped.code, Some(3), "{dropped:?}");
+    let set = "access set internet 100 allow outbound --slice web --to 192.0.2.0/24 --proto tcp \
+               --to-port 443,50000-51000";
+    let set: Vec<&str> = set.split_whitespace().collect();
+    domain.done(&set).await;
+    let passes = domain.done(&explain).await;
+    assert!(passes.out.contains("rule 100"), "{passes:?}");
+    assert_eq!(domain.numbers().await, [100]);
+    // a rule that is not there is taken out already
+    domain
+        .done(&["access", "remove", "internet", "100", "200"])
+        .await;
+    assert!(domain.numbers().await.is_empty());
+    let gone = domain.run(&explain).await;
+    assert_eq!(gone.code, Some(3), "{gone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_applied_whole_in_place_of_what_was_looked_at() {
+    let domain = Domain::start().await;
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/access.toml");
+    let dry = domain
+        .done(&["access", "apply", "internet", example, "--dry-run"])
+        .await;
+    assert!(domain.numbers().await.is_empty(), "{dry:?}");
+    let version = domain.rules().await["version"].to_string();
+    assert!(
+        dry.err
+            .trim_end()
+            .ends_with(&format!("--if-version {version}")),
+        "{dry:?}"
+    );
+    // somebody else is quicker, and what was looked at is not there any more
+    domain
+        .done(&["access", "set", "internet", "7", "deny", "inbound"])
+        .await;
+    let stale = [
+        "access",
+        "apply",
+        "internet",
+        example,
+        "--if-version",
+        &version,
+    ];
+    let late = domain.run(&stale).await;
+    assert_eq!(late.code, Some(1), "{late:?}");
+    assert!(late.err.contains("access list internet"), "{late:?}");
+    assert_eq!(domain.numbers().await, [7]);
+
+    let newest = domain.rules().await["version"].to_string();
+    let applied = [
+        "access",
+        "apply",
+        "internet",
+        example,
+        "--if-version",
+        &newest,
+    ];
+    domain.done(&applied).await;
+    let numbers = domain.numbers().await;
+    assert!(numbers.len() > 1 && !numbers.contains(&7), "{numbers:?}");
+
+    let wrong = domain.file(
+        "[[rule]]\nnumber = 1\naction = \"allow\"\ndirection = \"out\"\n\
+         [[rule]]\nnumber = 2\naction = \"deny\"\ndirection = \"inbound\"\nto = \"mars\"\n",
+    );
+    let refused = domain.run(&["access", "apply", "internet", &wrong]).await;
+    assert_eq!(refused.code, Some(78), "{refused:?}");
+    for path in ["rule[0].direction", "rule[1].to"] {
+        assert!(refused.out.contains(path), "{refused:?}");
+    }
+    assert_eq!(domain.numbers().await, numbers);
+}
