@@ -1,9 +1,11 @@
 //! What enforces a fabric in the cases, and what can be done to it behind the fabric's back.
 
+mod case;
 mod hosts;
 mod onos;
 mod openflow;
 
+pub(crate) use case::{Case, For, conform, within};
 pub(crate) use hosts::Hosts;
 pub(crate) use onos::Core;
 pub(crate) use openflow::Switches;
