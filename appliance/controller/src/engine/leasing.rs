@@ -10,7 +10,7 @@ use crate::{
 };
 use dtn_api::{
     HostId, Name, Problem,
-    lease::{Lease, LeaseRequest, LeaseState, RenewResult, Route},
+    lease::{Lease, LeaseRequest, RenewResult, Route},
     problem::Kind,
     slice::Slice,
 };
@@ -256,9 +256,9 @@ fn anothers(
     if let Some(nic) = nic.filter(|nic| nic.spec.node != *node) {
         return Some(format!("it is that of a NIC of node {}", nic.spec.node));
     }
-    let bound = |row: &&&LeaseRow| row.lease.state == LeaseState::Bound;
-    let same = |row: &&&LeaseRow| row.lease.mac == request.mac;
-    let mut held = rows.iter().filter(bound).filter(same);
+    // one that has run out is bound again when it is renewed
+    let same = |row: &&&LeaseRow| row.occupies() && row.lease.mac == request.mac;
+    let mut held = rows.iter().filter(same);
     let other = held.find(|row| row.node.as_ref().is_some_and(|other| other != node))?;
     Some(format!("{} has a lease with it", other.lease.client_id))
 }
@@ -279,4 +279,33 @@ fn foreign_addresses(state: &State, request: &LeaseRequest) -> BTreeSet<IpAddr> 
     others
         .flat_map(|host| host.spec.ips.iter().copied())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_hardware_address_is_one_nodes_until_its_lease_is_given_back() {
+        let read = |state: &str| -> LeaseRow {
+            serde_json::from_value(json!({"lease": {"id": Uuid::nil(), "slice_id": Uuid::nil(),
+                "client_id": "gateway:out", "mac": "02:00:00:00:07:01", "ips": ["10.20.0.1/24"],
+                "mtu": 9000, "t1": "2026-01-01T00:00:00Z", "t2": "2026-01-01T00:00:00Z",
+                "expires_at": "2026-01-01T00:00:00Z", "state": state, "version": 1},
+                "lifetime": 600, "node": "gate"}))
+            .unwrap()
+        };
+        let request: LeaseRequest = serde_json::from_value(json!({
+            "client_id": "pod", "mac": "02:00:00:00:07:01"}))
+        .unwrap();
+        let [own, other] = ["gate", "dtn"].map(|name| name.parse::<Name>().unwrap());
+        let bound = read("bound");
+        let back = leases::release(&bound, bound.lease.t1).unwrap();
+        for (row, taken) in [(read("quarantined"), true), (bound, true), (back, false)] {
+            let whose = |node| anothers(&State::default(), &[&row], &request, node);
+            assert_eq!(whose(Some(&other)).is_some(), taken, "{row:?}");
+            assert_eq!(whose(Some(&own)), None, "{row:?}");
+        }
+    }
 }
