@@ -215,7 +215,7 @@ async fn rules(rig: &Rig, figures: &mut Map<String, Value>) {
     let count = fabric.switches()[0].rules;
     assert!(count >= RULES, "{count} rules");
 
-    // the interval of the looks is in the last one: nobody tells that rules were deleted
+    // until it notices is in the last one: nobody tells that rules were deleted
     let mut woken = Vec::new();
     for _ in 0..ROUNDS {
         rig.ofctl("del-flows", name);
@@ -231,7 +231,7 @@ async fn rules(rig: &Rig, figures: &mut Map<String, Value>) {
     let alone = ms(began.elapsed());
     println!(
         "reconcile of {count} rules that were deleted: {woken} ms once it looks, {alone} ms with \
-         the wait for the look (every 10 s)"
+         the wait until it notices (it asks every 2 s)"
     );
 
     // somebody else writes the same rules, beside the same groups and meters; the controller stays

@@ -11,7 +11,7 @@ use std::{
     collections::BTreeMap,
     io::{Read, Write},
     net::TcpStream,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use switch::{fabric, flow_ages, host::talk, pair, with_switches};
 use tokio_util::sync::CancellationToken;
@@ -102,6 +102,36 @@ fn what_is_changed_by_hand_is_made_good_and_told() {
         assert!(trouble.contains("somebody else"), "{trouble}");
         assert!(fabric.trouble().unwrap().contains(&trouble));
         assert!(rig.ofctl("dump-flows", "edge1").contains("NORMAL"));
+    });
+}
+
+#[test]
+fn what_is_deleted_by_hand_is_back_before_the_next_look() {
+    with_switches("deleted", async |rig| {
+        let stop = CancellationToken::new();
+        let fabric = fabric(&rig, &TWO, &stop).await;
+        let (a, b, wanted) = pair(&rig);
+        fabric.intend(vec![wanted.clone()]);
+        programmed(&fabric, &[&wanted]).await;
+        let before = rig.dump("edge1").len();
+        // a look that nobody asks for comes every ten seconds: of four waits at least two are without it
+        for what in ["del-flows", "del-groups", "del-meters", "del-flows"] {
+            until("it is settled", || rig.dump("edge1").len() == before).await;
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            rig.ofctl(what, "edge1");
+            let began = Instant::now();
+            until("it is made good", || rig.dump("edge1").len() == before).await;
+            let took = began.elapsed();
+            println!("{what}: made good after {took:?}");
+            assert!(took < Duration::from_secs(5), "{what}: {took:?}");
+            programmed(&fabric, &[&wanted]).await;
+        }
+        assert!(talk(&a, &b));
+        let told = happened(&fabric);
+        assert!(
+            !told.is_empty() && told.iter().all(|(what, _)| *what == "switch.drift"),
+            "{told:?}"
+        );
     });
 }
 

@@ -49,8 +49,8 @@ pub use instructions::Instruction;
 pub use matches::Match;
 pub use message::{Features, Message, ROLE_EQUAL, ROLE_MASTER, ROLE_NO_CHANGE, ROLE_SLAVE};
 pub use meter::{
-    Band, METER_ALL, METER_BURST, METER_CONTROLLER, METER_KBPS, METER_MAX, METER_PKTPS, METER_STATS, MeterCommand,
-    MeterConfig, MeterMod,
+    Band, METER_ALL, METER_BURST, METER_CONTROLLER, METER_KBPS, METER_MAX, METER_PKTPS,
+    METER_STATS, MeterCommand, MeterConfig, MeterMod,
 };
 pub use multipart::{FlowStatsRequest, MultipartRequest};
 pub use packet::{PacketIn, PacketOut};
@@ -62,5 +62,6 @@ pub use port::{
 pub use refusal::refusal;
 pub use replies::MultipartReply;
 pub use statistics::{
-    BandStats, Description, FlowStats, MeterFeatures, MeterStats, PortStats, TableStats,
+    AggregateStats, BandStats, Description, FlowStats, MeterFeatures, MeterStats, PortStats,
+    TableStats,
 };

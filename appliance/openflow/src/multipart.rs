@@ -69,6 +69,8 @@ pub enum MultipartRequest {
     Desc,
     /// Flows and their counters.
     Flow(FlowStatsRequest),
+    /// How many flows there are, and their counters as one sum.
+    Aggregate(FlowStatsRequest),
     /// The tables' counters.
     Table,
     /// A port's counters.
@@ -106,6 +108,7 @@ impl MultipartRequest {
         let kind = match self {
             Self::Desc => 0,
             Self::Flow(_) => 1,
+            Self::Aggregate(_) => 2,
             Self::Table => 3,
             Self::PortStats { .. } => 4,
             Self::GroupDesc => 7,
@@ -120,7 +123,7 @@ impl MultipartRequest {
         writer.zeros(6);
         match self {
             Self::Desc | Self::Table | Self::GroupDesc | Self::MeterFeatures | Self::PortDesc => {}
-            Self::Flow(request) => request.write(writer),
+            Self::Flow(request) | Self::Aggregate(request) => request.write(writer),
             Self::PortStats { port: number }
             | Self::Meter { id: number }
             | Self::MeterConfig { id: number } => {
@@ -142,6 +145,7 @@ impl MultipartRequest {
         let request = match kind {
             0 => Self::Desc,
             1 => Self::Flow(FlowStatsRequest::read(&mut reader)?),
+            2 => Self::Aggregate(FlowStatsRequest::read(&mut reader)?),
             3 => Self::Table,
             4 => Self::PortStats {
                 port: number(&mut reader)?,

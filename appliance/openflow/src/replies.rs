@@ -1,8 +1,8 @@
 //! The answers to [`MultipartRequest`](crate::MultipartRequest)s.
 
 use crate::{
-    DecodeError, Description, FlowStats, GroupDesc, MeterConfig, MeterFeatures, MeterStats, Port,
-    PortStats, TableStats, read::Reader, write::Writer,
+    AggregateStats, DecodeError, Description, FlowStats, GroupDesc, MeterConfig, MeterFeatures,
+    MeterStats, Port, PortStats, TableStats, read::Reader, write::Writer,
 };
 
 /// One message of an answer; entries are whole, never split over two messages.
@@ -12,6 +12,8 @@ pub enum MultipartReply {
     Desc(Description),
     /// Flows and their counters.
     Flow(Vec<FlowStats>),
+    /// How many flows there are, and their counters as one sum.
+    Aggregate(AggregateStats),
     /// The tables' counters.
     Table(Vec<TableStats>),
     /// Ports' counters.
@@ -40,6 +42,7 @@ impl MultipartReply {
         let kind = match self {
             Self::Desc(_) => 0,
             Self::Flow(_) => 1,
+            Self::Aggregate(_) => 2,
             Self::Table(_) => 3,
             Self::PortStats(_) => 4,
             Self::GroupDesc(_) => 7,
@@ -55,6 +58,7 @@ impl MultipartReply {
         match self {
             Self::Desc(description) => description.write(writer),
             Self::Flow(flows) => flows.iter().for_each(|flow| flow.write(writer)),
+            Self::Aggregate(sum) => sum.write(writer),
             Self::Table(tables) => tables.iter().for_each(|table| table.write(writer)),
             Self::PortStats(ports) => ports.iter().for_each(|port| port.write(writer)),
             Self::GroupDesc(groups) => groups.iter().for_each(|group| group.write(writer)),
@@ -77,6 +81,11 @@ impl MultipartReply {
                 Self::Desc(description)
             }
             1 => Self::Flow(reader.all(FlowStats::read)?),
+            2 => {
+                let sum = AggregateStats::read(&mut reader)?;
+                reader.finished()?;
+                Self::Aggregate(sum)
+            }
             3 => Self::Table(reader.all(TableStats::read)?),
             4 => Self::PortStats(reader.all(PortStats::read)?),
             7 => Self::GroupDesc(reader.all(GroupDesc::read)?),

@@ -120,6 +120,36 @@ impl FlowStats {
     }
 }
 
+/// The flows that were asked for as one sum (§7.3.5.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AggregateStats {
+    /// Packets that they matched.
+    pub packet_count: u64,
+    /// Bytes in them.
+    pub byte_count: u64,
+    /// How many flows.
+    pub flow_count: u32,
+}
+
+impl AggregateStats {
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        writer.put(self.packet_count);
+        writer.put(self.byte_count);
+        writer.put(self.flow_count);
+        writer.zeros(4);
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let sum = Self {
+            packet_count: reader.get()?,
+            byte_count: reader.get()?,
+            flow_count: reader.get()?,
+        };
+        reader.skip(4)?;
+        Ok(sum)
+    }
+}
+
 /// A table's counters (§7.3.5.4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableStats {

@@ -16,6 +16,7 @@ mod links;
 mod listener;
 mod lldp;
 mod look;
+mod missed;
 mod reconcile;
 mod refused;
 mod session;
@@ -199,6 +200,8 @@ impl OpenFlow {
         shared.watch("counting in the switches", &stop, counts);
         let decided = decided::run(shared.clone(), stop.clone());
         shared.watch("counting what access rules decide", &stop, decided);
+        let missed = missed::run(shared.clone(), stop.clone());
+        shared.watch("counting the rules of the switches", &stop, missed);
         let probes = discovery::run(shared.clone(), stop.clone());
         shared.watch("probing how switches are joined", &stop, probes);
         let listen = discovery::listen(shared.clone(), hands, stop.clone());

@@ -2,9 +2,9 @@
 //! asked to.
 
 use dtn_openflow::{
-    Description, Features, FlowCommand, FlowMod, FlowStats, Frame, GroupCommand, GroupDesc,
-    Message, MeterCommand, MeterConfig, MeterFeatures, MultipartReply, MultipartRequest, Port,
-    frame_length,
+    AggregateStats, Description, Features, FlowCommand, FlowMod, FlowStats, Frame, GroupCommand,
+    GroupDesc, Message, MeterCommand, MeterConfig, MeterFeatures, MultipartReply, MultipartRequest,
+    Port, frame_length,
 };
 use std::{
     collections::BTreeMap,
@@ -209,6 +209,13 @@ impl Make {
     fn told(&self, request: &MultipartRequest, held: &Held) -> MultipartReply {
         match request {
             MultipartRequest::Flow(_) => MultipartReply::Flow(held.flows.clone()),
+            MultipartRequest::Aggregate(of) => {
+                let is = |flow: &&FlowStats| flow.cookie & of.cookie_mask == of.cookie;
+                MultipartReply::Aggregate(AggregateStats {
+                    flow_count: held.flows.iter().filter(is).count() as u32,
+                    ..AggregateStats::default()
+                })
+            }
             MultipartRequest::GroupDesc => {
                 MultipartReply::GroupDesc(held.groups.values().cloned().collect())
             }

@@ -218,17 +218,24 @@ fn flow_removed() -> impl Strategy<Value = Message> {
 }
 
 fn request() -> impl Strategy<Value = MultipartRequest> {
-    let flows = (any::<(u8, u32, u32, u64, u64)>(), matches());
+    let flows = (any::<bool>(), any::<(u8, u32, u32, u64, u64)>(), matches());
     prop_oneof![
         Just(MultipartRequest::Desc),
-        flows.prop_map(|(n, matches)| MultipartRequest::Flow(FlowStatsRequest {
-            table_id: n.0,
-            out_port: n.1,
-            out_group: n.2,
-            cookie: n.3,
-            cookie_mask: n.4,
-            matches,
-        })),
+        flows.prop_map(|(sum, n, matches)| {
+            let kind = if sum {
+                MultipartRequest::Aggregate
+            } else {
+                MultipartRequest::Flow
+            };
+            kind(FlowStatsRequest {
+                table_id: n.0,
+                out_port: n.1,
+                out_group: n.2,
+                cookie: n.3,
+                cookie_mask: n.4,
+                matches,
+            })
+        }),
         Just(MultipartRequest::Table),
         any::<u32>().prop_map(|port| MultipartRequest::PortStats { port }),
         Just(MultipartRequest::GroupDesc),

@@ -2,8 +2,8 @@
 
 use crate::any::{band, body, bucket, group_kind, instruction, matches, port};
 use dtn_openflow::{
-    BandStats, Description, FlowStats, GroupDesc, MeterConfig, MeterFeatures, MeterStats,
-    MultipartReply, PortStats, TableStats,
+    AggregateStats, BandStats, Description, FlowStats, GroupDesc, MeterConfig, MeterFeatures,
+    MeterStats, MultipartReply, PortStats, TableStats,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -119,6 +119,11 @@ pub(crate) fn reply() -> impl Strategy<Value = MultipartReply> {
     prop_oneof![
         description,
         vec(flow_stats(), 0..4).prop_map(MultipartReply::Flow),
+        any::<(u64, u64, u32)>().prop_map(|n| MultipartReply::Aggregate(AggregateStats {
+            packet_count: n.0,
+            byte_count: n.1,
+            flow_count: n.2,
+        })),
         vec(table_stats(), 0..4).prop_map(MultipartReply::Table),
         vec(port_stats(), 0..4).prop_map(MultipartReply::PortStats),
         vec(group, 0..4).prop_map(MultipartReply::GroupDesc),

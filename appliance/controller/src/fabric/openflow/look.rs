@@ -32,6 +32,8 @@ pub(super) struct Look {
     pub(super) changes: Changes,
     /// Rules and meters of slices that it has.
     pub(super) ours: (u64, u64),
+    /// Rules of ours that it has, also those that are no slice's.
+    pub(super) held: u64,
     /// It hands over link discovery.
     pub(super) listens: bool,
 }
@@ -67,10 +69,11 @@ pub(super) async fn look(
         guards.entry(meter.guard).or_insert_with(|| [id].into());
     }
     const DISCOVERS: u64 = cookie(0, Purpose::Discover);
-    let rules = flows
+    let held = flows
         .iter()
-        .filter(|flow| flow.cookie & COOKIE_MASK == COOKIE && flow.cookie != DISCOVERS)
-        .count();
+        .filter(|flow| flow.cookie & COOKIE_MASK == COOKIE);
+    let rules = held.clone().filter(|flow| flow.cookie != DISCOVERS).count();
+    let held = held.count() as u64;
     let listens = flows.iter().any(|flow| flow.cookie == DISCOVERS);
     let mut of_ours: BTreeSet<u32> = guards.values().flatten().copied().collect();
     let (ids, _) = assign(&guards, &meters, &program.guards, max_meter);
@@ -94,6 +97,7 @@ pub(super) async fn look(
         down,
         changes,
         ours,
+        held,
         listens,
     })
 }

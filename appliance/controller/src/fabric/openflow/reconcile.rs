@@ -312,6 +312,7 @@ fn note(
         switch.guards = look.wanted.meters.clone();
         switch.settled = look.changes.is_empty().then(|| Settled {
             number: wanted.number,
+            held: look.held,
             ports: look.ports.clone(),
         });
         told.seen.insert(look.name.clone());

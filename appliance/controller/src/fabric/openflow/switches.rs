@@ -51,12 +51,16 @@ pub(super) struct Connected {
     pub(super) trouble: Option<String>,
     /// When it was last seen to hold what is wanted and nothing else.
     pub(super) settled: Option<Settled>,
+    /// How many rules of ours it said that it has, when these are not as many as were read back.
+    pub(super) doubted: Option<u64>,
 }
 
 /// What a switch was seen to hold.
 pub(super) struct Settled {
     /// The number of the wish.
     pub(super) number: u64,
+    /// Rules of ours, also those that are no slice's.
+    pub(super) held: u64,
     /// The ports that it had.
     pub(super) ports: Ports,
 }
@@ -166,6 +170,7 @@ impl Shared {
             guards: BTreeMap::new(),
             trouble: None,
             settled: None,
+            doubted: None,
         };
         state.switches.insert(name.clone(), connected);
         state.refused.forget(id);

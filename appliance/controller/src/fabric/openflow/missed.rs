@@ -1,0 +1,95 @@
+//! Notices between two looks that rules have come or gone behind our back: every two seconds a
+//! switch says how many of ours it has, which costs it little and us one short message. Open
+//! vSwitch takes the rules away with a meter or a group that they use, so these are noticed too. A
+//! rule that was only changed is found by the next look.
+
+use super::{Shared, failure::Failure, lock, session::Session};
+use crate::fabric::program::{COOKIE, COOKIE_MASK};
+use dtn_api::Name;
+use dtn_openflow::{FlowStatsRequest, MultipartReply, MultipartRequest};
+use futures_util::future::join_all;
+use std::{sync::Arc, time::Duration};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// How often a switch is asked.
+const ASK: Duration = Duration::from_secs(2);
+
+/// Asks until `stop`. A switch that is slow is waited for by itself.
+pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut turns = interval(ASK);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let work = async {
+        loop {
+            turns.tick().await;
+            ask(&shared).await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn ask(shared: &Shared) {
+    let settled: Vec<(Name, Arc<Session>)> = lock(&shared.state)
+        .switches
+        .iter()
+        .filter(|(_, switch)| switch.settled.is_some())
+        .map(|(name, switch)| (name.clone(), switch.session.clone()))
+        .collect();
+    let asked = settled
+        .iter()
+        .map(|(name, session)| async move { doubt(shared, name, session).await });
+    if join_all(asked).await.contains(&true) {
+        shared.wake.notify_one();
+    }
+}
+
+/// Whether a switch is to be looked at, as it does not have as many rules of ours as were read back.
+async fn doubt(shared: &Shared, name: &Name, session: &Arc<Session>) -> bool {
+    let has = match count(session).await {
+        Ok(has) => has,
+        // a switch without this question is looked at in its time, as before
+        Err(failure) => {
+            tracing::debug!("the rules of the switch {name} were not counted: {failure}");
+            return false;
+        }
+    };
+    // while somebody is at the switches, what was read back is of no use
+    let Ok(_nobody) = shared.working.try_lock() else {
+        return false;
+    };
+    let mut state = lock(&shared.state);
+    let Some(switch) = state.switches.get_mut(name) else {
+        return false;
+    };
+    let Some(settled) = switch.settled.as_ref() else {
+        return false;
+    };
+    if !Arc::ptr_eq(&switch.session, session) {
+        return false;
+    }
+    let doubted = Some(has).filter(|has| *has != settled.held);
+    // a switch that counts otherwise than we do is not looked at all the time
+    let again = doubted.is_some() && doubted == switch.doubted;
+    switch.doubted = doubted;
+    doubted.is_some() && !again
+}
+
+async fn count(session: &Session) -> Result<u64, Failure> {
+    let ours = FlowStatsRequest {
+        cookie: COOKIE,
+        cookie_mask: COOKIE_MASK,
+        ..FlowStatsRequest::default()
+    };
+    let asked = "a request for the number of its rules";
+    let parts = session
+        .multipart(MultipartRequest::Aggregate(ours), asked)
+        .await?;
+    let counts = parts.iter().map(|part| match part {
+        MultipartReply::Aggregate(sum) => u64::from(sum.flow_count),
+        _ => 0,
+    });
+    Ok(counts.sum())
+}
