@@ -8,7 +8,7 @@ use crate::{
     table::Table,
     wording::rate_or_dash,
 };
-use dtn_api::nic::Nic;
+use dtn_api::nic::{Nic, NicClass};
 
 /// Asks the supervisor.
 pub(crate) async fn run(context: &Context) -> Outcome {
@@ -51,7 +51,10 @@ fn shown(nics: &[Nic]) -> String {
         let may = match (nic.class, nic.guarded.as_slice()) {
             (_, [first, ..]) => format!("never: {first}"),
             (None, []) => "no: the site did not give it".into(),
-            (Some(_), []) => "yes".into(),
+            (Some(_), []) => match gateway_of(nic) {
+                Some(key) => format!("no: {key} has it"),
+                None => "yes".into(),
+            },
         };
         table.row([
             nic.name.to_string(),
@@ -75,6 +78,14 @@ fn shown(nics: &[Nic]) -> String {
     table.print("no NICs: this host shows none to the appliance")
 }
 
+/// The gateway that a NIC is in whole. A shared one is only lent a child of, so that pods may have
+/// more of them.
+fn gateway_of(nic: &Nic) -> Option<&String> {
+    let held = |key: &&String| dtnd::gateway::is_key(key);
+    let whole = nic.class == Some(NicClass::Dedicated);
+    nic.used_by.iter().find(held).filter(|_| whole)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +104,9 @@ mod tests {
             {"name": "eno1", "identity": {}, "mac": "02:00:5e:10:00:03", "class": null,
              "carrier": true, "speed": "1Gbit", "mtu": 1500, "driver": null,
              "guarded": ["it carries the default route", "it has the address of ssh"]},
+            {"name": "ext0", "identity": {}, "mac": "02:00:5e:10:00:04", "class": "dedicated",
+             "carrier": true, "speed": "10Gbit", "mtu": 1500, "driver": null,
+             "used_by": ["gateway-internet"]},
         ]))
         .unwrap();
         insta::assert_snapshot!(shown(&nics));
