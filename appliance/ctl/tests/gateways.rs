@@ -82,6 +82,17 @@ impl Domain {
             .await
             .unwrap()
     }
+    /// Says what the gateway's host has read back from its kernel, as that would.
+    async fn report(&self, version: u64, trouble: Option<&str>) {
+        let socket = self.folder.path().join("run/dtn/vdnd.sock");
+        let report = json!({
+            "rules_version": version, "slices": [self.slice["id"]], "trouble": trouble,
+            "denied_inbound": {"packets": 3, "bytes": 180}, "read_at": jiff::Timestamp::now(),
+        });
+        let at = format!("{VDN_BASE}/gateways/internet/report");
+        let admin = Client::unix(&socket, CALL).unwrap();
+        let _: Value = admin.put(&at, &report).await.unwrap();
+    }
     async fn done(&self, words: &[&str]) -> Ran {
         let ran = self.run(words).await;
         assert_eq!(ran.code, Some(0), "{words:?}: {ran:?}");
@@ -223,4 +234,42 @@ async fn a_file_is_applied_whole_in_place_of_what_was_looked_at() {
         assert!(refused.out.contains(path), "{refused:?}");
     }
     assert_eq!(domain.numbers().await, numbers);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_is_shown_as_its_host_reports_it() {
+    let domain = Domain::start().await;
+    let set = ["access", "set", "internet", "100", "allow", "outbound"];
+    domain.done(&set).await;
+    let version = domain.rules().await["version"].as_u64().unwrap();
+    domain.report(version - 1, None).await;
+    let late = domain.done(&["gateway", "list"]).await;
+    assert!(late.out.contains("its host still has"), "{late:?}");
+
+    domain.report(version, None).await;
+    let shown = domain.done(&["gateway", "show", "internet"]).await;
+    let slice = domain.slice["id"].as_str().unwrap();
+    for words in ["as its host has", "3 packets (180 B)", slice] {
+        assert!(shown.out.contains(words), "{words}: {shown:?}");
+    }
+    assert!(shown.err.contains("access list internet"), "{shown:?}");
+    let listed = domain.done(&["access", "list", "internet"]).await;
+    assert!(
+        listed
+            .out
+            .contains("no rule allowed: 3 packets (180 B) at the host"),
+        "{listed:?}"
+    );
+
+    domain
+        .report(version, Some("NIC ext0 has no carrier"))
+        .await;
+    let unwell = domain.done(&["gateways"]).await;
+    assert!(unwell.out.contains("IN TROUBLE"), "{unwell:?}");
+    assert!(unwell.err.contains("gateway show internet"), "{unwell:?}");
+    let unwell = domain.done(&["gateway", "show", "internet"]).await;
+    assert!(
+        unwell.err.contains("on gate: NIC ext0 has no carrier"),
+        "{unwell:?}"
+    );
 }
