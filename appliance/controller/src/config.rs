@@ -73,7 +73,7 @@ pub const FIELDS: &[(&str, &[&str])] = &[
             "ca-file",
         ],
     ),
-    ("switch", &["name", "datapath-id"]),
+    ("switch", &["name", "datapath-id", "tables"]),
     ("cable", &["ends", "capacity", "mtu"]),
     ("port", &["nic", "at"]),
     ("addresses", &["ipv4", "ipv6", "lease"]),

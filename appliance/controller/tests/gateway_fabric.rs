@@ -144,6 +144,7 @@ impl Rig {
                 switches: vec![Switch {
                     name: name("edge1"),
                     datapath_id: 1,
+                    single_table: false,
                 }],
                 ports: [
                     port("dtn/data0", "edge1/1"),

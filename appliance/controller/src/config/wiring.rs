@@ -115,6 +115,14 @@ fn onos(reader: &mut Reader<'_>, borders: &[Border]) -> Option<FabricConfig> {
         .text("fabric.app-id")
         .unwrap_or_else(|| APP_ID.into());
     let plain = reader.flag("fabric.plain").unwrap_or(false);
+    for n in 0..reader.tables("switch") {
+        let path = format!("switch[{n}].tables");
+        if reader.integer(&path) == Some(1) {
+            let why = "the fabric onos needs three tables: take this away, and have switches of one \
+                       table on a fabric of kind openflow";
+            reader.error(&path, why.into());
+        }
+    }
     let network = network(reader, borders);
     Some(FabricConfig::Onos {
         url: url?,
@@ -221,9 +229,17 @@ fn switch(reader: &mut Reader<'_>, n: usize, borders: &[Border]) -> Option<Switc
         }
         found
     });
+    let tables = reader.integer(&at("tables")).unwrap_or(3);
+    if !matches!(tables, 1 | 3) {
+        let why = format!(
+            "is {tables}: write 3, or 1 for a switch in which everything has to be in one table"
+        );
+        reader.error(&at("tables"), why);
+    }
     Some(Switch {
         name: name?,
         datapath_id: datapath_id?,
+        single_table: tables == 1,
     })
 }
 
@@ -321,6 +337,23 @@ mod tests {
     use crate::config::tests::problems;
 
     #[test]
+    fn onos_takes_no_switch_of_one_table() {
+        let wired = |kind: &str| {
+            problems(&format!(
+                "version = 1\n[fabric]\nkind = \"{kind}\"\n[[switch]]\nname = \"s1\"\n\
+                 datapath-id = \"0000000000000001\"\ntables = 1\n"
+            ))
+        };
+        let told = |kind| {
+            let all = wired(kind).into_iter();
+            let mut own = all.filter(|line| line.starts_with("switch[0].tables: "));
+            own.next()
+        };
+        assert!(told("onos").is_some_and(|why| why.contains("needs three tables")));
+        assert_eq!(told("openflow"), None);
+    }
+
+    #[test]
     fn a_wiring_that_cannot_be_is_told_whole() {
         let told = problems(
             r#"version = 1
@@ -337,6 +370,7 @@ datapath-id = "0000000000000001"
 [[switch]]
 name = "site-switch"
 datapath-id = "1"
+tables = 2
 [[switch]]
 name = "s2"
 datapath-id = "0000000000000002"
@@ -370,6 +404,7 @@ labels = "1-5"
             "switch[0].name",
             "switch[1].name",
             "switch[1].datapath-id",
+            "switch[1].tables",
             "switch[2].name",
             "switch[2].datapath-id",
             "cable[0].ends",

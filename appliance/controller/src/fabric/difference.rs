@@ -167,6 +167,11 @@ fn judges_nobody(cookie: u64) -> bool {
     cookie & COOKIE_MASK == COOKIE && cookie as u16 == Purpose::Pass as u16
 }
 
+/// Whether a rule of table 0 only carries on what was let in elsewhere.
+fn carries_on(cookie: u64) -> bool {
+    cookie & COOKIE_MASK == COOKIE && cookie as u16 == Purpose::Transit as u16
+}
+
 /// The instructions as we write them: a switch may say them in another order, and say a length for
 /// ports that have none.
 fn settled(instructions: &[Instruction]) -> Vec<Instruction> {
@@ -258,7 +263,7 @@ impl Work<'_> {
                 }
             };
             let step = match (id.table, flow.instructions.is_empty()) {
-                (ADMIT, _) => Step::Admit,
+                (ADMIT, _) if !carries_on(flow.cookie) => Step::Admit,
                 (ACCESS, true) => Step::Deny,
                 (ACCESS, false) if !judges_nobody(flow.cookie) => Step::Allow,
                 _ => Step::Forward,

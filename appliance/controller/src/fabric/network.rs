@@ -81,6 +81,8 @@ pub struct Switch {
     pub name: Name,
     /// Its datapath id.
     pub datapath_id: u64,
+    /// It has one table, and everything is in there.
+    pub single_table: bool,
 }
 
 /// A cable between two switches. There is at most one between any two.

@@ -124,6 +124,8 @@ struct State {
     switches: BTreeMap<Name, Connected>,
     /// Switches of which a second one connected, and when.
     twins: BTreeMap<Name, (Instant, String)>,
+    /// Switches that were sent away for want of tables, in words.
+    short: BTreeMap<Name, String>,
     /// The switches that were sent away.
     refused: Refused,
     /// What switches refused in the last pass: each is said once as long as it lasts.

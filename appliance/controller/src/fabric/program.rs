@@ -15,6 +15,7 @@
 //!
 //! * [`mod@slice`]: the rules of one slice along its tree.
 //! * [`access`]: who may pass a slice's gateway.
+//! * [`single`]: the same in one table, for switches that have no more.
 //! * [`frames`]: which frames a rule is for.
 //! * [`meters`]: the guard's numbers, and which meter has which id.
 //! * [`mod@punt`]: what is handed to the controller.
@@ -28,6 +29,7 @@ pub mod meters;
 pub mod ports;
 pub mod punt;
 pub mod resolved;
+pub mod single;
 pub mod slice;
 #[cfg(test)]
 mod tests;
@@ -138,19 +140,34 @@ pub enum Purpose {
     Resolve = 19,
     /// Link discovery goes to the controller, whoever's it is.
     Discover = 30,
+    /// In one table: a member's own packets go to a destination.
+    Sending = 40,
+    /// In one table: a member's own ARP or neighbour discovery goes to its destination.
+    Asking = 41,
+    /// In one table: what a cable brings goes to a destination.
+    Transit = 42,
+    /// In one table: what a border brings goes to a destination.
+    Entering = 43,
+    /// In one table: whatever else a cable or a border brings in a slice's VLAN is dropped.
+    Stray = 44,
 }
 impl Purpose {
     /// Table and priority of its rules. Neighbour discovery is IPv6 as well, so it stands above the
     /// rules for packets: which of two rules of one priority meets a frame is undefined.
     ///
     /// Access rules stand below [`Purpose::place`] of [`Purpose::Allow`], each by its number
-    /// ([`access::priority`]).
+    /// ([`access::priority`]). Those of one table stand above theirs by their destination ([`single`]).
     pub const fn place(self) -> (u8, u16) {
         match self {
             Self::Discover => (ADMIT, 40_000),
-            Self::Neighbour => (ADMIT, 30_200),
+            Self::Neighbour | Self::Asking => (ADMIT, 30_200),
             Self::Forged => (ADMIT, 30_100),
-            Self::Admit | Self::Arrive => (ADMIT, 30_000),
+            Self::Admit
+            | Self::Arrive
+            | Self::Sending
+            | Self::Transit
+            | Self::Entering
+            | Self::Stray => (ADMIT, 30_000),
             Self::Stranger => (ADMIT, 29_000),
             Self::Closed => (ADMIT, 10),
             Self::Resolve => (ACCESS, 20_300),
@@ -219,6 +236,15 @@ pub enum Then {
     Out(Exit),
     /// It leaves by every exit of the slice's group.
     Flood,
+    /// In one table: it comes in and leaves.
+    Through {
+        /// Its guard, where a member of a slice that promises a rate sends it.
+        guard: Option<GuardKey>,
+        /// It comes with a VLAN, which it loses.
+        arrives: bool,
+        /// By one exit; otherwise by every exit of the slice's group.
+        exit: Option<Exit>,
+    },
     /// It goes to the controller, whole, and nowhere else.
     Controller,
     /// It is dropped, and counted.

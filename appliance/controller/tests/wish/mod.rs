@@ -30,6 +30,7 @@ pub(crate) fn network(names: &[&str]) -> Network {
     let switch = |(name, id): (&&str, u64)| Switch {
         name: name.parse().unwrap(),
         datapath_id: id,
+        single_table: false,
     };
     let cable = |pair: &[&str]| {
         let (a, b) = (pair[0], pair[1]);

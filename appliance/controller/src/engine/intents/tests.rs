@@ -32,6 +32,7 @@ fn network() -> Network {
         switches: vec![Switch {
             name: "edge1".parse().unwrap(),
             datapath_id: 1,
+            single_table: false,
         }],
         cables: Vec::new(),
         ports: [port("dtn/data0", "edge1/1"), port("gate/data0", "edge1/2")].into(),

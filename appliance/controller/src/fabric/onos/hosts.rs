@@ -121,6 +121,7 @@ mod tests {
             switches: vec![Switch {
                 name: "edge1".parse().unwrap(),
                 datapath_id: 1,
+                single_table: false,
             }],
             ..Network::default()
         };

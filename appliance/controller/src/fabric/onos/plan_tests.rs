@@ -18,6 +18,7 @@ fn network() -> Network {
         switches: vec![Switch {
             name: "edge1".parse().unwrap(),
             datapath_id: 1,
+            single_table: false,
         }],
         ..Network::default()
     }

@@ -14,6 +14,7 @@ fn links_that_are_not_as_configured_are_named() {
             .map(|(n, datapath_id)| Switch {
                 name: name(n),
                 datapath_id,
+                single_table: false,
             })
             .into(),
         cables: vec![Cable {

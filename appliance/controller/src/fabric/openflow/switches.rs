@@ -72,6 +72,10 @@ impl Shared {
         all.find(|switch| switch.datapath_id == datapath_id)
             .map(|switch| &switch.name)
     }
+    /// Whether all that a switch holds is to be in one table.
+    fn folds(&self, name: &Name) -> bool {
+        self.network.switch(name).is_some_and(|s| s.single_table)
+    }
     /// Says that a switch was sent away, now and then: it tries again all the time.
     pub(super) fn refuse(&self, peer: SocketAddr, id: Option<u64>, detail: String) {
         let mut state = lock(&self.state);
@@ -106,11 +110,17 @@ impl Shared {
                 tracing::debug!("an auxiliary connection of the switch {name} was sent away");
                 return None;
             }
-            (_, Some(name)) if features.n_tables <= FORWARD => format!(
-                "the switch {name} connected from {ip} and was sent away: it has {} tables, and \
-                 the tables 0 to {FORWARD} are needed",
-                features.n_tables
-            ),
+            (_, Some(name)) if features.n_tables <= FORWARD && !self.folds(name) => {
+                let short = format!(
+                    "it has {} tables, and the tables 0 to {FORWARD} are needed: write tables = 1 \
+                     in its [[switch]], and everything is put into one",
+                    features.n_tables
+                );
+                let why =
+                    format!("the switch {name} connected from {ip} and was sent away: {short}");
+                lock(&self.state).short.insert(name.clone(), short);
+                why
+            }
             (_, Some(name)) => return Some(name.clone()),
         };
         self.refuse(peer, Some(id), why);
@@ -172,6 +182,7 @@ impl Shared {
             settled: None,
             doubted: None,
         };
+        state.short.remove(&name);
         state.switches.insert(name.clone(), connected);
         state.refused.forget(id);
         state.tell(("switch.connected", None, detail));
@@ -222,7 +233,7 @@ impl State {
         for switch in &network.switches {
             let name = &switch.name;
             let own = match self.switches.get(name) {
-                None => Some("it is not connected".to_owned()),
+                None => Some(self.missing(name)),
                 Some(switch) => switch.trouble.clone().or_else(|| switch.unmetered()),
             };
             all.extend(own.map(|why| format!("the switch {name}: {why}")));
@@ -237,7 +248,7 @@ impl State {
             let known = self.switches.get(&switch.name);
             let twin = self.twin(&switch.name);
             let trouble = match known {
-                None => Some("it is not connected".to_owned()),
+                None => Some(self.missing(&switch.name)),
                 Some(known) => known.trouble.clone().or_else(|| known.unmetered()),
             };
             SwitchStatus {
@@ -252,6 +263,11 @@ impl State {
             }
         };
         network.switches.iter().map(status).collect()
+    }
+    /// Why a switch is not there.
+    fn missing(&self, name: &Name) -> String {
+        let short = self.short.get(name).cloned();
+        short.unwrap_or_else(|| "it is not connected".to_owned())
     }
     fn twin(&self, name: &Name) -> Option<String> {
         let (at, detail) = self.twins.get(name)?;

@@ -181,14 +181,17 @@ fn instructions(
         value: u64::from(rule.tag),
         mask: u64::MAX,
     };
+    let metered = |guard: Option<GuardKey>| {
+        let meter = guard.map(|key| match meters.get(&key) {
+            Some(id) => Ok(Instruction::Meter(*id)),
+            None => Err(format!("the switch has no meter for {}", key.mac)),
+        });
+        meter.transpose()
+    };
+    let flood = Action::Group(super::GROUP | u32::from(rule.tag));
     Ok(match &rule.then {
         Then::Admit { guard, table } => {
-            let meter = guard
-                .map(|key| match meters.get(&key) {
-                    Some(id) => Ok(Instruction::Meter(*id)),
-                    None => Err(format!("the switch has no meter for {}", key.mac)),
-                })
-                .transpose()?;
+            let meter = metered(*guard)?;
             let then = [tagged, Instruction::GotoTable(*table)];
             meter.into_iter().chain(then).collect()
         }
@@ -199,9 +202,21 @@ fn instructions(
         ],
         Then::Pass => vec![Instruction::GotoTable(FORWARD)],
         Then::Out(exit) => vec![Instruction::ApplyActions(ports.out(exit)?)],
-        Then::Flood => {
-            let group = super::GROUP | u32::from(rule.tag);
-            vec![Instruction::ApplyActions(vec![Action::Group(group)])]
+        Then::Flood => vec![Instruction::ApplyActions(vec![flood])],
+        Then::Through {
+            guard,
+            arrives,
+            exit,
+        } => {
+            let meter = metered(*guard)?;
+            let mut actions = Vec::new();
+            actions.extend(arrives.then_some(Action::PopVlan));
+            match exit {
+                Some(exit) => actions.extend(ports.out(exit)?),
+                None => actions.push(flood),
+            }
+            let out = Instruction::ApplyActions(actions);
+            meter.into_iter().chain([out]).collect()
         }
         Then::Controller => {
             let (port, max_len) = (PORT_CONTROLLER, CONTROLLER_NO_BUFFER);
@@ -231,7 +246,7 @@ pub fn resolve(
             refused.extend(rule.slice.map(|slice| Refusal { slice, reason }));
         };
         let used = match rule.purpose {
-            Purpose::Arrive => Use::Trunk,
+            Purpose::Arrive | Purpose::Transit | Purpose::Entering | Purpose::Stray => Use::Trunk,
             _ => Use::Member,
         };
         let from = key.from.as_ref().map(|port| ports.number(port, used));

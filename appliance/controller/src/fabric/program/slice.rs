@@ -4,7 +4,7 @@ use super::{
     ACCESS, Exit, FORWARD, FlowKey, GROUP, GroupSpec, Guard, GuardKey, MeterSpec, Program,
     Programs, Purpose, Refusal, Rule, Then,
     access::{self, Entering, Judgement},
-    frames,
+    frames, single,
 };
 use crate::fabric::{
     Attached, Intent,
@@ -38,13 +38,25 @@ pub fn programs(network: &Network, intents: &[Intent]) -> Programs {
     let mut intents: Vec<&Intent> = intents.iter().collect();
     intents.sort_by_key(|intent| intent.slice);
     for intent in intents {
-        let tree = taken
+        let written = taken
             .admits(network, intent)
-            .and_then(|()| Tree::of(network, intent));
-        match tree {
-            Ok(tree) => {
+            .and_then(|()| Tree::of(network, intent))
+            .and_then(|tree| {
+                let names = tree.switches.keys();
+                let mut own = names.map(|n| ((*n).clone(), Program::default())).collect();
+                write(&tree, intent, &mut own);
+                single::fold(network, intent, &mut own)?;
+                Ok(own)
+            });
+        match written {
+            Ok(own) => {
                 taken.take(intent);
-                write(&tree, intent, &mut all.switches);
+                for (name, own) in own {
+                    let program = all.switches.entry(name).or_default();
+                    program.flows.extend(own.flows);
+                    program.groups.extend(own.groups);
+                    program.guards.extend(own.guards);
+                }
                 // its gateway alone is shut: members among themselves go on
                 let shut = intent.access.as_ref().and_then(access::refusal);
                 let slice = intent.slice;

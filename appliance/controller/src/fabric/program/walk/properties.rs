@@ -3,7 +3,7 @@
 use super::{
     Arrival, Body, Frame,
     held::Held,
-    site::{NICS, Site, Wish, place, sites, switch, wishes},
+    site::{NICS, Site, Wish, mixed_sites, place, switch, wishes},
     walk,
 };
 use crate::fabric::{
@@ -274,7 +274,7 @@ proptest! {
 
     /// Members of a slice reach each other, once and by one meter; nobody reaches anything else.
     #[test]
-    fn slices_are_whole_and_apart(site in sites(), wishes in wishes(1..4)) {
+    fn slices_are_whole_and_apart(site in mixed_sites(), wishes in wishes(1..4)) {
         let intents: Vec<Intent> = wishes.iter().map(|wish| site.intent(wish)).collect();
         let mut switches = BTreeMap::new();
         let refused = site.program(&intents, &mut switches, |_| ());

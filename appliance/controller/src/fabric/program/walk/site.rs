@@ -44,6 +44,7 @@ impl Site {
             site.network.switches.push(Switch {
                 name: switch(n),
                 datapath_id: n as u64 + 1,
+                single_table: false,
             });
             for nic in 0..NICS {
                 site.port(&place(n, &format!("nic{nic}")));
@@ -239,6 +240,17 @@ pub(super) fn sites() -> impl Strategy<Value = Site> {
             .map(|(n, pick)| pick.index(n + 1))
             .collect();
         Site::of(&parents)
+    })
+}
+
+/// The same, of which any switch may have one table only.
+pub(super) fn mixed_sites() -> impl Strategy<Value = Site> {
+    let folded = proptest::collection::vec(any::<bool>(), 11);
+    (sites(), folded).prop_map(|(mut site, folded)| {
+        for (switch, single) in site.network.switches.iter_mut().zip(folded) {
+            switch.single_table = single;
+        }
+        site
     })
 }
 
