@@ -22,7 +22,7 @@ if [ "$(id -u)" != 0 ]; then
     exit 1
 fi
 
-packages=(shellcheck containernetworking-plugins ethtool iperf3 xrootd-server xrootd-client attr busybox-static openvswitch-switch)
+packages=(shellcheck containernetworking-plugins ethtool iperf3 xrootd-server xrootd-client attr busybox-static openvswitch-switch tshark)
 ./install.sh --tools "${packages[@]}"
 find_cargo() {
     local candidate
