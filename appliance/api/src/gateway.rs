@@ -20,6 +20,8 @@ pub const MOST_NETWORKS: usize = 64;
 pub const LAST_RULE: u16 = 9999;
 /// Most ranges of ports in one list.
 pub const MOST_PORTS: usize = 32;
+/// Longest trouble that a gateway's host reports, in bytes.
+pub const LONGEST_TROUBLE: usize = 2048;
 /// Longest note of a rule, in bytes.
 pub const LONGEST_NOTE: usize = 256;
 

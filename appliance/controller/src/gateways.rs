@@ -7,7 +7,7 @@ use crate::{
 };
 use dtn_api::{
     Name, Problem,
-    gateway::{Gateway, GatewayReport, GatewaySpec, LAST_RULE, MOST_NETWORKS},
+    gateway::{Gateway, GatewayReport, GatewaySpec, LAST_RULE, LONGEST_TROUBLE, MOST_NETWORKS},
     lease::Route,
     problem::Kind,
     slice::{Addressing, Role, SliceSpec},
@@ -22,8 +22,6 @@ use std::{
 
 /// Most addresses of a gateway on its external network.
 const MOST_OUTSIDE: usize = 16;
-/// Longest trouble that a gateway's host reports, in bytes.
-const LONGEST_TROUBLE: usize = 2048;
 /// Most slices in a report: as many as there are tags.
 const MOST_SLICES: usize = 4094;
 

@@ -311,7 +311,13 @@ proptest! {
         let (iif, oif) = if out { (inner, outer) } else { (outer, inner) };
         let verdict = Seen { iif, oif, packet, reply }.walk(&commands, "forward").unwrap();
 
-        let own = slice.subnets().any(|net| net.contains(&packet.src));
+        let of_any = |ip| slices.iter().flat_map(|one| one.subnets()).any(|net| net.contains(&ip));
+        let possible = match direction {
+            Direction::Outbound => {
+                slice.subnets().any(|net| net.contains(&packet.src)) && !of_any(packet.dst)
+            }
+            Direction::Inbound => !of_any(packet.src),
+        };
         let of_slice: Vec<AccessRule> = rules
             .iter()
             .filter(|rule| rule.is_for(&slice.tenant, &slice.name))
@@ -327,7 +333,7 @@ proptest! {
             .collect();
         let denied = if out { rules::DENIED_OUTBOUND } else { rules::DENIED_INBOUND };
         let expected = match decide(&of_slice, &packet) {
-            _ if own != out => ("drop", denied.to_owned()),
+            _ if !possible => ("drop", denied.to_owned()),
             None => ("drop", denied.to_owned()),
             Some(rule) => (
                 match rule.action {

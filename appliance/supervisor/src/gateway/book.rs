@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 /// Version of the format.
 const VERSION: u32 = 1;
-/// Largest such file: a thousand rules of a kilobyte each fit twice.
-const LARGEST: u64 = 2 << 20;
+/// Largest such file: a thousand rules with all that they may have are some 2.1 MB.
+const LARGEST: u64 = 4 << 20;
 
 /// One gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

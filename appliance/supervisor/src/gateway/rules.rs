@@ -144,10 +144,11 @@ fn forward(filter: &mut Filter, wanted: &Wanted<'_>, slice: &Served, related: bo
             Direction::Outbound => DENIED_OUTBOUND,
             Direction::Inbound => DENIED_INBOUND,
         };
-        let subnets: Vec<IpNet> = slice.subnets().collect();
+        let own: Vec<IpNet> = slice.subnets().collect();
+        let all: Vec<IpNet> = wanted.slices.iter().flat_map(Served::subnets).collect();
         for v6 in [false, true] {
-            for check in sources(direction, &subnets, v6, denied) {
-                filter.rule(&name, "a source that cannot be", check);
+            for check in impossible(direction, &own, &all, v6, denied) {
+                filter.rule(&name, "addresses that cannot be", check);
             }
         }
         for rule in wanted.rules {
@@ -163,22 +164,36 @@ fn forward(filter: &mut Filter, wanted: &Wanted<'_>, slice: &Served, related: bo
     }
 }
 
-/// What a source must not be, in one family.
-fn sources(direction: Direction, subnets: &[IpNet], v6: bool, denied: &str) -> Vec<Vec<Expr>> {
-    let own: Vec<IpNet> = subnets
-        .iter()
-        .copied()
-        .filter(|net| net.addr().is_ipv6() == v6)
-        .collect();
-    let mut check = vec![packets::family(v6)];
-    match (own.is_empty(), direction) {
-        (true, Direction::Outbound) => {}
-        (true, Direction::Inbound) => return Vec::new(),
-        (false, Direction::Outbound) => check.push(packets::not_within("saddr", &own, v6)),
-        (false, Direction::Inbound) => check.push(packets::within("saddr", &own, v6)),
+/// Addresses that a packet cannot have, in one family: what leaves a slice comes from it and goes to
+/// none, what comes from outside comes from no slice, whichever that is.
+fn impossible(
+    direction: Direction,
+    own: &[IpNet],
+    all: &[IpNet],
+    v6: bool,
+    denied: &str,
+) -> Vec<Vec<Expr>> {
+    let of_family = |nets: &[IpNet]| -> Vec<IpNet> {
+        let nets = nets.iter().copied();
+        nets.filter(|net| net.addr().is_ipv6() == v6).collect()
+    };
+    let (own, all) = (of_family(own), of_family(all));
+    let mut checks = match direction {
+        Direction::Outbound if own.is_empty() => vec![vec![packets::family(v6)]],
+        Direction::Outbound => vec![
+            vec![packets::family(v6), packets::not_within("saddr", &own, v6)],
+            vec![packets::family(v6), packets::within("daddr", &all, v6)],
+        ],
+        Direction::Inbound if all.is_empty() => Vec::new(),
+        Direction::Inbound => vec![vec![
+            packets::family(v6),
+            packets::within("saddr", &all, v6),
+        ]],
+    };
+    for check in &mut checks {
+        check.extend([json!({ "counter": denied }), json!({"drop": null})]);
     }
-    check.extend([json!({ "counter": denied }), json!({"drop": null})]);
-    vec![check]
+    checks
 }
 
 /// One access rule in one direction, where it says something about it.

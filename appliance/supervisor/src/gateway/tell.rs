@@ -9,7 +9,7 @@ use super::{
 use crate::{Host, config::GatewayConfig};
 use dtn_api::{
     HostId, Name, Problem,
-    gateway::{Count, GatewayReport, GatewaySpec},
+    gateway::{Count, GatewayReport, GatewaySpec, LONGEST_TROUBLE},
     local::{GatewaySlice, LocalGateway},
     problem::Kind,
 };
@@ -82,8 +82,12 @@ impl Telling {
         }
         let mut told = host.uplink.access_rules(name).await?;
         told.items.sort_by_key(|rule| rule.priority);
-        book.rules = told;
-        book.write(&host.places)
+        // kept in memory only once it is on the disk: a write that fails is tried again
+        let mut next = book.clone();
+        next.rules = told;
+        next.write(&host.places)?;
+        *book = next;
+        Ok(())
     }
 
     /// Tells the controller: at a change, and now and then.
@@ -98,7 +102,7 @@ impl Telling {
             rules: seen.rules.clone(),
             denied_outbound: seen.denied_outbound,
             denied_inbound: seen.denied_inbound,
-            trouble: seen.trouble.clone(),
+            trouble: seen.trouble.as_deref().map(shortened),
             read_at: seen.read_at,
         };
         let fresh = self.reported.as_ref().is_some_and(|(at, told)| {
@@ -129,6 +133,16 @@ impl Telling {
         }
         self.trouble = trouble;
     }
+}
+
+/// As much of it as the controller takes: a report that is refused for its length would say nothing.
+fn shortened(trouble: &str) -> String {
+    if trouble.len() <= LONGEST_TROUBLE {
+        return trouble.to_owned();
+    }
+    const REST: &str = " …";
+    let fits = trouble.floor_char_boundary(LONGEST_TROUBLE - REST.len());
+    format!("{}{REST}", &trouble[..fits])
 }
 
 fn count(counter: Option<&nft::Counter>) -> Count {
@@ -246,5 +260,23 @@ pub(super) async fn gone(host: &Host, name: &Name) -> Result<(), Problem> {
         // the controller does not know it, or it is another host's by now
         Err(problem) if problem.is(Kind::NotFound) || problem.is(Kind::Forbidden) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_trouble_is_cut_to_what_the_controller_takes() {
+        assert_eq!(shortened("no carrier"), "no carrier");
+        for letter in ["x", "é", "한", "🚚"] {
+            let cut = shortened(&letter.repeat(LONGEST_TROUBLE + 1));
+            assert!(
+                cut.len() <= LONGEST_TROUBLE && cut.ends_with(" …"),
+                "{letter}"
+            );
+            assert!(cut.len() > LONGEST_TROUBLE - 8, "{letter}");
+        }
     }
 }

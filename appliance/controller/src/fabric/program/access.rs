@@ -16,8 +16,8 @@
 //! * whatever else goes to the gateway or comes from it is dropped, and counted;
 //! * everything else of the slice passes: members among themselves.
 //!
-//! Ports stand in the first fragment of a packet alone. The others have none, so they meet the rules
-//! that ask for no ports.
+//! A switch finds no ports in a fragment, and an Open vSwitch takes them as 0 (its `frags=normal`), in
+//! the first one too: fragments meet the rules that ask for no port, or for 0 among others.
 //!
 //! A switch cannot exchange many rules at once. What drops goes in before what passes and is taken
 //! out after it ([`crate::fabric::difference::Step`]), so that while a list changes what passes is
