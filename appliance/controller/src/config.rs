@@ -67,6 +67,7 @@ pub const FIELDS: &[(&str, &[&str])] = &[
             "kind",
             "listen",
             "plain",
+            "neighbours",
             "url",
             "credentials-file",
             "app-id",

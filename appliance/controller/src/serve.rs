@@ -159,6 +159,7 @@ async fn fabric(
         FabricConfig::OpenFlow {
             listen,
             plain,
+            neighbours,
             network,
         } => {
             let tls = match plain {
@@ -173,6 +174,7 @@ async fn fabric(
                 tls,
             };
             let fabric = OpenFlow::start(network.clone(), listen, stop).await?;
+            fabric.answer(*neighbours);
             Ok(fabric)
         }
         FabricConfig::Onos {

@@ -7,6 +7,7 @@ use crate::{
     fabric::{
         Border,
         network::{Cable, Network, Place, Switch},
+        program::Neighbours,
     },
 };
 use dtn_api::{IfName, Name, Rate, layered::Reader};
@@ -27,6 +28,8 @@ pub enum FabricConfig {
         listen: SocketAddr,
         /// TCP without TLS.
         plain: bool,
+        /// Who answers a member that asks for a neighbour.
+        neighbours: Neighbours,
         /// The switches and their wiring.
         network: Network,
     },
@@ -56,6 +59,7 @@ pub(super) fn read(reader: &mut Reader<'_>, borders: &[Border]) -> Option<Fabric
     let kind = reader.text("fabric.kind").unwrap_or_else(|| "edge".into());
     match kind.as_str() {
         "edge" => {
+            no_proxy(reader, "no switch hands anything to this controller");
             for table in ["switch", "cable", "port"] {
                 if reader.tables(table) > 0 {
                     let why = "is not used by the fabric edge: write kind = \"openflow\" or \"onos\" below [fabric], or take it away";
@@ -83,15 +87,41 @@ fn openflow(reader: &mut Reader<'_>, borders: &[Border]) -> Option<FabricConfig>
         "write ADDRESS:PORT where switches connect, as \"192.0.2.10:6653\"",
     );
     let plain = reader.flag("fabric.plain").unwrap_or(false);
+    let neighbours = neighbours(reader);
     let network = network(reader, borders);
     Some(FabricConfig::OpenFlow {
         listen: listen?,
         plain,
+        neighbours,
         network,
     })
 }
 
+fn neighbours(reader: &mut Reader<'_>) -> Neighbours {
+    let text = reader.text("fabric.neighbours");
+    match text.as_deref() {
+        None | Some("flood") => Neighbours::Flood,
+        Some("proxy") => Neighbours::Proxy,
+        Some(other) => {
+            let why = format!("{other:?} is no way to find neighbours: write flood or proxy");
+            reader.error("fabric.neighbours", why);
+            Neighbours::Flood
+        }
+    }
+}
+/// For a fabric whose switches hand no frames to this controller.
+fn no_proxy(reader: &mut Reader<'_>, why: &str) {
+    if neighbours(reader) == Neighbours::Proxy {
+        let why = format!("\"proxy\" is for the fabric openflow alone: {why}; write flood");
+        reader.error("fabric.neighbours", why);
+    }
+}
+
 fn onos(reader: &mut Reader<'_>, borders: &[Border]) -> Option<FabricConfig> {
+    no_proxy(
+        reader,
+        "what an ONOS is handed does not come to this controller",
+    );
     let url = reader.text("fabric.url");
     reader.missing(
         "fabric.url",

@@ -17,6 +17,7 @@ mod listener;
 mod lldp;
 mod look;
 mod missed;
+mod neighbours;
 mod reconcile;
 mod refused;
 mod session;
@@ -25,7 +26,10 @@ mod switches;
 mod turns;
 mod watch;
 
-use super::{Counters, Difference, Fabric, Intent, Verdict, edge::Edge, network::Network};
+use super::{
+    Counters, Difference, Fabric, Intent, Verdict, edge::Edge, network::Network,
+    program::Neighbours,
+};
 use crate::topology::Graph;
 use anyhow::Context;
 use dtn_api::{
@@ -44,7 +48,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     mem,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use switches::Connected;
 use tokio::{
@@ -108,6 +115,8 @@ struct Shared {
     /// Frames that switches have handed over.
     handed: mpsc::Sender<discovery::Handed>,
     dropped: discovery::Dropped,
+    /// Questions for neighbours are answered here.
+    proxy: AtomicBool,
 }
 
 /// What is wanted, with a number that no other wish of this process has.
@@ -193,6 +202,7 @@ impl OpenFlow {
             began: Instant::now(),
             handed,
             dropped: discovery::Dropped::default(),
+            proxy: AtomicBool::new(false),
         });
         let accept = listener::accept(listener, listen.tls, shared.clone(), stop.clone());
         shared.watch("listening for switches", &stop, accept);
@@ -213,6 +223,11 @@ impl OpenFlow {
             address,
             edge: Edge::new(Vec::new()),
         }))
+    }
+    /// Who answers members that ask for a neighbour; to be said before the first [`Fabric::intend`].
+    pub fn answer(&self, neighbours: Neighbours) {
+        let proxy = neighbours == Neighbours::Proxy;
+        self.shared.proxy.store(proxy, Ordering::Relaxed);
     }
     /// Where switches connect.
     pub fn address(&self) -> SocketAddr {

@@ -19,11 +19,13 @@
 //! * [`frames`]: which frames a rule is for.
 //! * [`meters`]: the guard's numbers, and which meter has which id.
 //! * [`mod@punt`]: what is handed to the controller.
+//! * [`asks`]: questions for neighbours, handed over.
 //! * [`ports`]: ranges of ports under masks.
 //! * [`resolved`]: a program with port numbers and meter ids, as OpenFlow has it.
 //! * [`text`]: a rule in words.
 
 pub mod access;
+pub mod asks;
 pub mod frames;
 pub mod meters;
 pub mod ports;
@@ -37,6 +39,7 @@ pub mod text;
 #[cfg(test)]
 pub(in crate::fabric) mod walk;
 
+pub use asks::Neighbours;
 pub use meters::{Guard, GuardKey, MeterSpec, assign, guards_of};
 pub use resolved::{Flow, FlowId, Group, Meter, Resolved, resolve};
 pub use punt::punt;
@@ -140,6 +143,8 @@ pub enum Purpose {
     Resolve = 19,
     /// Link discovery goes to the controller, whoever's it is.
     Discover = 30,
+    /// A member's question for a neighbour goes to the controller.
+    Ask = 31,
     /// In one table: a member's own packets go to a destination.
     Sending = 40,
     /// In one table: a member's own ARP or neighbour discovery goes to its destination.
@@ -160,6 +165,7 @@ impl Purpose {
     pub const fn place(self) -> (u8, u16) {
         match self {
             Self::Discover => (ADMIT, 40_000),
+            Self::Ask => (ADMIT, 30_250),
             Self::Neighbour | Self::Asking => (ADMIT, 30_200),
             Self::Forged => (ADMIT, 30_100),
             Self::Admit

@@ -123,8 +123,11 @@ pub(super) async fn listen(
         }) = handed.recv().await
         {
             const DISCOVER: u16 = Purpose::Discover as u16;
-            if packet.cookie as u16 == DISCOVER {
-                probed(&shared, &session, port, &packet.data);
+            const ASK: u16 = Purpose::Ask as u16;
+            match packet.cookie as u16 {
+                DISCOVER => probed(&shared, &session, port, &packet.data),
+                ASK => shared.asked(&session, port, &packet).await,
+                _ => {}
             }
         }
     };

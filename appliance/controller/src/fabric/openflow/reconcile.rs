@@ -120,7 +120,7 @@ async fn pass(shared: &Shared) {
     };
     let began = Instant::now();
     let mut programs = programs(&shared.network, &wanted.intents);
-    punt(&mut programs);
+    punt(&mut programs, shared.neighbours());
     let (mut seen, mut failed) = look_at(shared, &programs, |_| true).await;
     drifted(shared, &wanted, &seen);
 
@@ -410,7 +410,7 @@ pub(super) async fn check(shared: &Shared) -> Vec<Difference> {
     let mut programs = programs(&shared.network, intents);
     // before anything is wanted nothing is asked of a switch
     if wanted.is_some() {
-        punt(&mut programs);
+        punt(&mut programs, shared.neighbours());
     }
     let (seen, mut failed) = look_at(shared, &programs, |_| true).await;
     for switch in &shared.network.switches {

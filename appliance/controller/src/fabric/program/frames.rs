@@ -146,6 +146,23 @@ pub(super) fn labelled(label: u16) -> Match {
     }])
 }
 
+/// Asks all, on top of what is asked of a member's ARP (RFC 826: the operation 1).
+pub(super) fn request() -> Vec<Field> {
+    let all = Field::EthDst {
+        value: BROADCAST,
+        mask: None,
+    };
+    vec![all, Field::ArpOp(1)]
+}
+
+/// To several stations that listen for an IPv6 address.
+pub(super) fn to_v6_multicast() -> Field {
+    Field::EthDst {
+        value: V6_MULTICAST.0,
+        mask: Some(V6_MULTICAST.1),
+    }
+}
+
 /// Link discovery, to whatever address and whoever's.
 pub(super) fn link_discovery() -> Match {
     Match::new([Field::EthType(LLDP)])

@@ -1,11 +1,14 @@
 //! Rules that hand frames to the controller, for fabrics in which frames come here: what tells how
-//! switches are joined.
+//! switches are joined, and questions for neighbours where the controller answers them.
 
-use super::{FlowKey, Program, Programs, Purpose, Rule, Then, frames};
+use super::{FlowKey, Neighbours, Program, Programs, Purpose, Rule, Then, asks, frames};
 
 /// Adds the rules that hand frames over to what the switches shall hold.
-pub fn punt(programs: &mut Programs) {
+pub fn punt(programs: &mut Programs, neighbours: Neighbours) {
     for program in programs.switches.values_mut() {
+        if neighbours == Neighbours::Proxy {
+            asks::ask(program);
+        }
         discover(program);
     }
 }
