@@ -61,17 +61,24 @@ fn what_is_changed_by_hand_is_made_good_and_told() {
         fabric.intend(vec![wanted.clone()]);
         programmed(&fabric, &[&wanted]).await;
         let before = rig.dump("edge2").len();
-        // the group and the meter stay
-        rig.ofctl("del-flows", "edge2");
-        rig.ofctl(
-            "add-flow metadata=0x7,table=20,priority=9,cookie=0x6474000000079999,actions=drop",
-            "edge1",
-        );
-        let differences = fabric.check().await;
-        let extra = differences.iter().filter(|d| d.kind == "extra").count();
-        let missing = differences.iter().filter(|d| d.kind == "missing").count();
-        // and the rule by which the switches find each other
-        assert_eq!((extra, missing), (1, before - 2 + 1), "{differences:#?}");
+        // the group and the meter stay, and the rule by which the switches find each other goes too
+        let wanted_differences = (1, before - 2 + 1);
+        let mut seen = Vec::new();
+        // what is deleted is made good by itself soon, and may be so before it is asked for
+        for _ in 0..20 {
+            rig.ofctl("del-flows", "edge2");
+            rig.ofctl(
+                "add-flow metadata=0x7,table=20,priority=9,cookie=0x6474000000079999,actions=drop",
+                "edge1",
+            );
+            let differences = fabric.check().await;
+            let of = |kind| differences.iter().filter(|d| d.kind == kind).count();
+            seen.push((of("extra"), of("missing")));
+            if seen.last() == Some(&wanted_differences) {
+                break;
+            }
+        }
+        assert_eq!(seen.last(), Some(&wanted_differences), "{seen:?}");
         until("it is made good", || rig.dump("edge2").len() == before).await;
         until("what is too much goes", || {
             !rig.ofctl("dump-flows", "edge1").contains("9999")
@@ -123,7 +130,8 @@ fn what_is_deleted_by_hand_is_back_before_the_next_look() {
             until("it is made good", || rig.dump("edge1").len() == before).await;
             let took = began.elapsed();
             println!("{what}: made good after {took:?}");
-            assert!(took < Duration::from_secs(5), "{what}: {took:?}");
+            // the next look would come some seven seconds after what was deleted
+            assert!(took < Duration::from_secs(6), "{what}: {took:?}");
             programmed(&fabric, &[&wanted]).await;
         }
         assert!(talk(&a, &b));

@@ -41,8 +41,8 @@ pub(in crate::fabric) mod walk;
 
 pub use asks::Neighbours;
 pub use meters::{Guard, GuardKey, MeterSpec, assign, guards_of};
-pub use resolved::{Flow, FlowId, Group, Meter, Resolved, resolve};
 pub use punt::punt;
+pub use resolved::{Flow, FlowId, Group, Meter, Resolved, resolve};
 pub use slice::programs;
 
 use super::network::PortRef;

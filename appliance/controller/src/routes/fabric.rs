@@ -10,7 +10,9 @@ use axum::{
 };
 use dtn_api::{
     Name, Problem,
-    fabric::{Difference, FabricLink, FabricStatus, Guarded, SwitchCertificate, SwitchCertificateRequest},
+    fabric::{
+        Difference, FabricLink, FabricStatus, Guarded, SwitchCertificate, SwitchCertificateRequest,
+    },
     slice::List,
 };
 
