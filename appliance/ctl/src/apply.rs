@@ -24,7 +24,7 @@ use std::{collections::BTreeMap, io::Read};
 pub(crate) struct Args {
     /// Name of the gateway
     gateway: Name,
-    /// The file of [[rule]] tables; - is stdin
+    /// The file of rules, TOML; - is stdin
     file: String,
     /// Only say what would change
     #[arg(long)]

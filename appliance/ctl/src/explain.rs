@@ -25,8 +25,12 @@ use std::{
 pub(crate) struct Args {
     /// Name of the gateway
     gateway: Name,
-    /// Where the packet comes from, as 10.20.0.11:40000 or [2001:db8::7]:40000
-    #[arg(long, value_name = "IP[:PORT]")]
+    // brackets would be a link in a comment that is documentation
+    #[arg(
+        long,
+        value_name = "IP[:PORT]",
+        help = "Where the packet comes from, as 10.20.0.11:40000 or [2001:db8::7]:40000"
+    )]
     from: End,
     /// Where it goes
     #[arg(long, value_name = "IP[:PORT]")]

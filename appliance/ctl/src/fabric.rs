@@ -32,7 +32,7 @@ enum Verb {
     Certify(CertifyArgs),
     /// How the switches are joined, as they see it
     Links,
-    /// What the switches see and the configuration does not say, as [[cable]] tables for vdnd.toml
+    /// What the switches see and the configuration does not say, as cables for vdnd.toml
     Discover,
     /// Hold what is wanted against what the switches have, rule by rule; fails on a difference
     Check,
