@@ -20,6 +20,7 @@ mod missed;
 mod neighbours;
 mod reconcile;
 mod refused;
+mod rounds;
 mod session;
 pub(in crate::fabric) mod standing;
 mod switches;

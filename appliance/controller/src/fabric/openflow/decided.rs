@@ -2,7 +2,7 @@
 //! the numbers in the cookies. A rule's parts at all switches are one sum; a frame is judged at one
 //! switch. What is counted is lost with the rule that counted it.
 
-use super::{Shared, failure::Failure, session::Session, session::lock};
+use super::{Shared, failure::Failure, rounds::every, session::Session, session::lock};
 use crate::fabric::program::{ACCESS, COOKIE, COOKIE_MASK, number_of, tag_of};
 use dtn_api::gateway::Count;
 use dtn_openflow::{FlowStats, FlowStatsRequest, MultipartReply, MultipartRequest};
@@ -12,7 +12,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -21,18 +20,7 @@ const COUNT: Duration = Duration::from_secs(2);
 
 /// Counts until `stop`.
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
-    let mut counts = interval(COUNT);
-    counts.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let work = async {
-        loop {
-            counts.tick().await;
-            count(&shared).await;
-        }
-    };
-    tokio::select! {
-        () = work => {}
-        () = stop.cancelled() => {}
-    }
+    every(COUNT, stop, || count(&shared)).await;
 }
 
 async fn count(shared: &Shared) {

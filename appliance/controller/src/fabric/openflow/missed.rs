@@ -3,13 +3,12 @@
 //! vSwitch takes the rules away with a meter or a group that they use, so these are noticed too. A
 //! rule that was only changed is found by the next look.
 
-use super::{Shared, failure::Failure, lock, session::Session};
+use super::{Shared, failure::Failure, lock, rounds::every, session::Session};
 use crate::fabric::program::{COOKIE, COOKIE_MASK};
 use dtn_api::Name;
 use dtn_openflow::{FlowStatsRequest, MultipartReply, MultipartRequest};
 use futures_util::future::join_all;
 use std::{sync::Arc, time::Duration};
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 /// How often a switch is asked.
@@ -17,18 +16,7 @@ const ASK: Duration = Duration::from_secs(2);
 
 /// Asks until `stop`. A switch that is slow is waited for by itself.
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
-    let mut turns = interval(ASK);
-    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let work = async {
-        loop {
-            turns.tick().await;
-            ask(&shared).await;
-        }
-    };
-    tokio::select! {
-        () = work => {}
-        () = stop.cancelled() => {}
-    }
+    every(ASK, stop, || ask(&shared)).await;
 }
 
 async fn ask(shared: &Shared) {

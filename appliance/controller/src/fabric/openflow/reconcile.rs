@@ -4,6 +4,7 @@ use super::{
     Shared, Wanted, closed,
     failure::Failure,
     look::{self, Connection, Look},
+    rounds::every,
     session::{Session, lock},
     standing::{Standing, Told, standing},
     switches::Settled,
@@ -58,18 +59,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
 
 /// Counts until `stop`: apart from [`run`], so that a switch that does not answer holds up no slice.
 pub(super) async fn counts(shared: Arc<Shared>, stop: CancellationToken) {
-    let mut counts = interval(COUNT);
-    counts.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let work = async {
-        loop {
-            counts.tick().await;
-            count(&shared).await;
-        }
-    };
-    tokio::select! {
-        () = work => {}
-        () = stop.cancelled() => {}
-    }
+    every(COUNT, stop, || count(&shared)).await;
 }
 
 /// A look at every switch that is connected. Those that do not answer are let go: they come again.
