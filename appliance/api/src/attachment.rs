@@ -44,6 +44,10 @@ pub struct SliceBinding {
     pub rate_bps: u64,
     /// When the promise ends.
     pub ends_at: Timestamp,
+    /// The part of the slice's rate that was agreed for this interface alone, bits per second; those
+    /// without one share what is left on their NIC in equal parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_bps: Option<u64>,
 }
 
 /// A kernel setting of the sandbox, with its ground.

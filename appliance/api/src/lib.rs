@@ -17,6 +17,7 @@
 pub mod attachment;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod cluster;
 pub mod domain;
 pub mod fabric;
 pub mod gateway;

@@ -50,6 +50,7 @@ impl SliceWanted {
                 class: slice.spec.qos.class,
                 rate_bps,
                 ends_at: slice.spec.schedule.end,
+                share_bps: None,
             },
             tenant: Some(slice.spec.tenant.clone()),
         })

@@ -407,6 +407,7 @@ mod tests {
             class: Class::Guaranteed,
             rate_bps: 600_000_000,
             ends_at: at(ends),
+            share_bps: None,
         }
     }
     fn view(slices: Vec<Slice>, heard: bool, trouble: &str) -> SliceView {

@@ -253,6 +253,7 @@ async fn interface(
                 class: slice.spec.qos.class,
                 rate_bps: rate.bps(),
                 ends_at: slice.spec.schedule.end,
+                share_bps: None,
             })
             .into_iter()
             .collect(),
