@@ -43,6 +43,12 @@ impl AddressState {
         }
     }
 
+    /// Whether neighbours can be asked for from it, on behalf of others too: it is link-local and
+    /// can be sent from.
+    pub fn can_ask(&self) -> bool {
+        self.is_link_local() && !self.tentative && !self.duplicate
+    }
+
     fn read(message: AddressMessage) -> Option<Self> {
         let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
         let (mut address, mut local, mut label) = (None, None, None);

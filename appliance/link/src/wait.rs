@@ -50,6 +50,28 @@ pub async fn for_addresses(netns: &Netns, conn: &Conn, index: u32, within: Durat
     }
 }
 
+/// Waits until a link has an IPv6 link-local address that can be sent from: the kernel makes it by
+/// itself, after the link came up.
+pub async fn for_link_local(
+    netns: &Netns,
+    conn: &Conn,
+    index: u32,
+    within: Duration,
+) -> Result<()> {
+    let doing = format!("waiting for the link-local address of the link with index {index}");
+    let groups = [MulticastGroup::Ipv6Ifaddr];
+    let mut wait = Wait::start(netns, &groups, within, doing).await?;
+    loop {
+        let addresses = address::list(conn, Some(index)).await?;
+        if addresses.iter().any(address::AddressState::can_ask) {
+            return Ok(());
+        }
+        let own = addresses.iter().find(|a| a.is_link_local());
+        let seen = own.map_or("none".to_owned(), |own| format!("{} is tentative", own.net));
+        wait.for_change(&seen).await?;
+    }
+}
+
 /// Waits until a link that `wanted` picks is in a namespace (a NIC that the kernel brings home
 /// from a dead one), and returns it.
 pub async fn for_link<F>(

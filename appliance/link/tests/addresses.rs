@@ -306,6 +306,16 @@ async fn waits_end_with_the_kernels_own_word() {
     let (seen, done) = tokio::join!(wait::for_carrier(host, conn, site.nic, long), plugged);
     seen.unwrap();
     done.unwrap();
+    // the kernel's own address of the link goes and comes with it
+    link::set_down(conn, site.nic).await.unwrap();
+    let none = wait::for_link_local(host, conn, site.nic, short).await;
+    assert!(none.unwrap_err().to_string().contains("last seen: none"));
+    let up = link::set_up(conn, site.nic);
+    let (seen, done) = tokio::join!(wait::for_link_local(host, conn, site.nic, long), up);
+    seen.unwrap();
+    done.unwrap();
+    let all = address::list(conn, Some(site.nic)).await.unwrap();
+    assert!(all.iter().any(address::AddressState::can_ask), "{all:?}");
     // without `nodad` the kernel checks for a second; iproute2 sets such an address
     run(host, "ip addr add 2001:db8::99/64 dev ens1");
     wait::for_addresses(host, conn, site.nic, long)

@@ -4,6 +4,7 @@
 
 mod hold;
 mod outside;
+mod ready;
 mod settings;
 
 use super::{
@@ -145,6 +146,9 @@ impl Round<'_> {
             came.faults.push(problem.to_string());
         }
         let there = self.look().await?;
+        if let Err(problem) = self.can_ask(&there.attached).await {
+            came.faults.push(problem.to_string());
+        }
         came.served = self.served()?;
         came.served
             .retain(|slice| there.attached.contains(&slice.ifname));
