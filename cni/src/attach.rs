@@ -9,11 +9,14 @@ use crate::{
     failpoint,
     reconcile::{self, Leases},
     record::{self, AttachmentRecord, InterfaceRecord, Phase},
+    sandbox,
     spec::{self, AddResult},
     supervisor,
     wish::{self, Selector, Wish},
 };
-use dtn_api::{IfName, Rate, local::Notice, nic::NicClass};
+use dtn_api::{
+    IfName, Rate, attachment::PodIdentity, cluster::ENGINE, local::Notice, nic::NicClass,
+};
 use dtn_link::{
     Conn, Netns, address,
     inventory::{self, Inventory, LinkState},
@@ -68,6 +71,11 @@ pub async fn add(conf: &Conf, env: &Environment) -> Result<AddResult, CniError> 
     failpoint!("add-before-record");
     let mut interface = claim(conf, env, &ends, &wish, path).await?;
     failpoint!("add-after-record");
+    let of_a_cluster = |pod: &PodIdentity| pod.engine == ENGINE;
+    if wish.pod.as_ref().is_some_and(of_a_cluster) {
+        sandbox::pin(places, env.key(), &ends.sandbox);
+    }
+    failpoint!("add-after-pin");
     match attach(conf, env, &ends, &wish, &mut interface).await {
         Ok(result) => {
             let notice = Notice {
@@ -193,7 +201,9 @@ async fn claim(
     }
     let interface = InterfaceRecord {
         ifname: wish.ifname.clone(),
+        prepared_as: wish.prepared_as.clone(),
         network: conf.name.clone(),
+        behind: conf.behind.clone(),
         container_id: env.container_id.clone(),
         class: wish.class,
         phase: Phase::Recorded,

@@ -43,6 +43,10 @@ impl Places {
     pub fn releases(&self) -> PathBuf {
         self.state.join("releases")
     }
+    /// Folder of the pinned sandboxes.
+    pub fn pins(&self) -> PathBuf {
+        self.run.join("netns")
+    }
     /// Folder of the prepared files.
     pub fn prepared(&self) -> PathBuf {
         self.run.join("prepared")
@@ -160,6 +164,8 @@ pub struct Conf {
     pub ipam: Ipam,
     /// Where to meet the supervisor.
     pub places: Places,
+    /// The cluster's own network, where this one is attached behind it.
+    pub behind: Option<String>,
     /// Result of the ADD, or of the plugins before.
     pub previous: Option<AddResult>,
     /// `cni.dev/valid-attachments`: absent, or a list (`null` is the empty one).
@@ -320,6 +326,7 @@ impl Conf {
             slice,
             ipam,
             places,
+            behind: None,
             previous,
             valid,
             whole,

@@ -5,11 +5,11 @@ use crate::{
     conf::{Conf, OWN_IPAM},
     env::{Environment, Verb},
     error::{CniError, Code},
-    reconcile,
+    prepared, reconcile,
     record::LeaseMark,
     run, spec, supervisor, wish,
 };
-use dtn_api::{IfName, nic::NicClass};
+use dtn_api::{IfName, attachment::Prepared, cluster::ENGINE, nic::NicClass};
 use std::process::ExitCode;
 
 /// `main` of the IPAM plugin.
@@ -65,7 +65,7 @@ async fn verb(conf: &Conf, env: &Environment) -> Result<Option<String>, CniError
         }
         Verb::Del => {
             if let Some(ifname) = &env.ifname {
-                release(conf, env.key(), ifname)?;
+                release(conf, env.key(), ifname).await?;
                 let notice = dtn_api::local::Notice {
                     key: env.key().to_owned(),
                     ifname: ifname.clone(),
@@ -83,10 +83,12 @@ async fn verb(conf: &Conf, env: &Environment) -> Result<Option<String>, CniError
     }
 }
 
-/// Queues what was prepared for an interface; it works without the supervisor. What cannot be read
-/// is told and left: the lease ends with its lifetime, and a retry would not help.
-fn release(conf: &Conf, key: &str, ifname: &IfName) -> Result<(), CniError> {
-    let prepared = match wish::read_prepared(&conf.places, key) {
+/// Queues what was prepared for an interface; it works without the supervisor. What a claim brought
+/// stays: it is given back with the claim. What cannot be read is told and left: the lease ends with
+/// its lifetime, and a retry would not help.
+async fn release(conf: &Conf, key: &str, ifname: &IfName) -> Result<(), CniError> {
+    let places = &conf.places;
+    let prepared = match prepared::read(places, key) {
         Ok(Some(prepared)) => prepared,
         Ok(None) => return Ok(()),
         Err(e) => {
@@ -94,13 +96,18 @@ fn release(conf: &Conf, key: &str, ifname: &IfName) -> Result<(), CniError> {
             return Ok(());
         }
     };
-    let leases: Vec<_> = prepared
+    let of_a_pod = prepared
         .interfaces
         .iter()
-        .filter(|interface| interface.ifname == *ifname)
+        .filter(|i| i.ifname == *ifname && !prepared::is_of_a_claim(&prepared, i));
+    let leases: Vec<_> = of_a_pod
         .flat_map(|interface| interface.leases.iter().map(LeaseMark::of))
         .collect();
-    reconcile::queue_releases(&conf.places, &leases).map_err(|e| CniError {
+    let done = match reconcile::queue_releases(places, &leases) {
+        Ok(()) => reconcile::unused(places, key, ifname).await,
+        Err(e) => Err(e),
+    };
+    done.map_err(|e| CniError {
         code: Code::TryAgainLater,
         ..e
     })
@@ -110,11 +117,11 @@ async fn addresses(conf: &Conf, env: &Environment) -> Result<spec::AddResult, Cn
     let Some(ifname) = &env.ifname else {
         return Err(CniError::internal("leasing", "no interface was named"));
     };
-    let prepared = match wish::read_prepared(&conf.places, env.key())? {
-        Some(prepared) => prepared,
-        None => {
-            supervisor::prepare(&conf.places.socket, &wish::question(conf, env, ifname)).await?
-        }
+    let has = |prepared: &Prepared| prepared.interfaces.iter().any(|i| i.ifname == *ifname);
+    let prepared = match prepared::read(&conf.places, env.key())? {
+        Some(prepared) if has(&prepared) || prepared.pod.engine != ENGINE => prepared,
+        // of a cluster's pod, what was prepared may be its claims' alone
+        _ => supervisor::prepare(&conf.places.socket, &wish::question(conf, env, ifname)).await?,
     };
     let Some(interface) = prepared.interfaces.iter().find(|i| i.ifname == *ifname) else {
         let message = format!(

@@ -1,5 +1,5 @@
-//! CNI plugins that give a pod a NIC of its own (`vdn-host-device`) or a child of a shared one
-//! (`vdn-macvlan`), and the record that brings everything home, whatever died in between.
+//! CNI plugins that give a pod a NIC of its own (`vdn-host-device`), a child of a shared one
+//! (`vdn-macvlan`) or what its claims were prepared (`vdn-chain`), and the record that brings everything home, whatever died in between.
 //!
 //! The way of an ADD: [`mod@env`] and [`conf`] say what the runtime wants, [`wish`] joins that with
 //! what was prepared, [`attach`] writes the [`record`] and acts on the kernel, [`spec`] prints the
@@ -10,17 +10,21 @@
 //! they speak HTTP/1.1 on the supervisor's unix socket ([`supervisor`]) and netlink.
 
 pub mod attach;
+pub mod chain;
 pub mod check;
 pub mod conf;
+pub mod conflist;
 pub mod delegate;
 pub mod env;
 pub mod error;
 pub mod failpoint;
 pub mod gc;
 pub mod ipam;
+pub mod prepared;
 pub mod reconcile;
 pub mod record;
 pub mod run;
+mod sandbox;
 pub mod spec;
 pub mod status;
 pub mod supervisor;

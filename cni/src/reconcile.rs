@@ -10,8 +10,9 @@ use crate::{
     delegate,
     env::Verb,
     error::{CniError, Code},
-    failpoint,
+    failpoint, prepared,
     record::{self, AttachmentRecord, InterfaceRecord, LeaseMark, Phase},
+    sandbox::{self, Sandbox, Way},
     supervisor,
 };
 use dtn_api::{
@@ -26,12 +27,13 @@ use dtn_link::{
     link, nic, qdisc,
 };
 use serde::Serialize;
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 /// What becomes of the leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leases {
-    /// They are given back: a file in `releases/` that the supervisor works off.
+    /// They are given back: a file in `releases/` that the supervisor works off. Those that were
+    /// prepared for a claim outlive the interface: whoever takes the claim back gives them back.
     Release,
     /// They stay: the pod will be attached again.
     Keep,
@@ -76,13 +78,8 @@ pub async fn reconcile(
         let _lock = record::lock(places, key).await?;
         locked(places, key, ifname, leases).await
     };
-    // after the lock: whoever hears of it may look at the pod at once
-    for homecoming in done.iter().flatten() {
-        let notice = Notice {
-            key: key.to_owned(),
-            ifname: homecoming.ifname.clone(),
-        };
-        supervisor::detached(&places.socket, &notice).await;
+    if let Ok(home) = &done {
+        notify(places, key, home).await;
     }
     done
 }
@@ -107,6 +104,51 @@ pub fn key_of(
     }
     let (records, _) = record::list(places);
     Ok(records.into_iter().find(has).map(|record| record.key))
+}
+
+/// Takes home what no runtime will ever ask to be taken home: interfaces whose sandbox is gone. Looked
+/// at under the pod's lock, so that an ADD for a new sandbox is never mistaken for an old one.
+pub async fn abandoned(places: &Places, key: &str) -> Result<Vec<Homecoming>, CniError> {
+    let mut done = Vec::new();
+    {
+        let _lock = record::lock(places, key).await?;
+        let Some(record) = record::read(places, key)? else {
+            return Ok(done);
+        };
+        let this_boot = record.is_of_this_boot();
+        let gone = |interface: &&InterfaceRecord| sandbox::is_gone(interface, this_boot);
+        for interface in record.interfaces.iter().filter(gone) {
+            done.extend(locked(places, key, Some(&interface.ifname), Leases::Release).await?);
+        }
+    }
+    notify(places, key, &done).await;
+    Ok(done)
+}
+
+/// Gives back what an ADD asked for and did not come to use: nothing is on record for it. Success
+/// when there is nothing.
+pub async fn unused(places: &Places, key: &str, ifname: &IfName) -> Result<(), CniError> {
+    if prepared::asked_for(places, key, ifname)?.is_none() {
+        return Ok(());
+    }
+    let _lock = record::lock(places, key).await?;
+    let used = record::read(places, key)?.is_some_and(|r| r.of_prepared(ifname).is_some());
+    if !used && let Some(leases) = prepared::asked_for(places, key, ifname)? {
+        queue_releases(places, &leases)?;
+        prepared::strike(places, key, ifname)?;
+    }
+    Ok(())
+}
+
+/// After the lock: whoever hears of it may look at the pod at once.
+async fn notify(places: &Places, key: &str, done: &[Homecoming]) {
+    for homecoming in done {
+        let notice = Notice {
+            key: key.to_owned(),
+            ifname: homecoming.ifname.clone(),
+        };
+        supervisor::detached(&places.socket, &notice).await;
+    }
 }
 
 /// The same for a caller that holds the pod's lock.
@@ -183,19 +225,30 @@ impl Leaving<'_> {
         record: &mut AttachmentRecord,
         mut interface: InterfaceRecord,
     ) -> Result<Homecoming, CniError> {
-        let sandbox = sandbox_of(&interface, self.this_boot)
+        let (key, inode) = (record.key.clone(), interface.netns_inode);
+        let sandbox = sandbox::find(self.places, &key, &interface, self.this_boot)
             .filter(|sandbox| sandbox.netns.inode() != self.home.inode());
         let mut homecoming = bring_home(self.host, self.home, &interface, sandbox.as_ref()).await?;
         failpoint!("del-after-link");
-        if self.leases == Leases::Release {
+        let released = self.leases == Leases::Release
+            && !prepared::keeps_leases(self.places, &key, interface.prepared_name());
+        if released {
             queue_releases(self.places, &interface.leases)?;
         }
         failpoint!("del-after-queued");
+        if released && let Err(e) = prepared::strike(self.places, &key, interface.prepared_name()) {
+            // a torn file keeps no NIC and no lease away
+            homecoming.notes.push(e.to_string());
+        }
+        failpoint!("del-after-struck");
         if let Some(mark) = &interface.delegate {
             let name = interface.ifname.as_str();
             // the sandbox's path is given only while it is the same sandbox
-            let by_path = sandbox.as_ref().is_some_and(|sandbox| sandbox.by_path);
-            let netns = by_path.then_some(interface.netns.as_path());
+            let by_path = |sandbox: &Sandbox| sandbox.by == Way::Path;
+            let netns = sandbox
+                .as_ref()
+                .is_some_and(by_path)
+                .then_some(interface.netns.as_path());
             match delegate::call(mark, Verb::Del, netns, name).await {
                 Err(e) if e.code == Code::TryAgainLater => return Err(e),
                 Err(e) => homecoming.notes.push(e.to_string()),
@@ -203,7 +256,7 @@ impl Leaving<'_> {
             }
         }
         if homecoming.home == Home::Missing {
-            if self.leases == Leases::Release {
+            if released {
                 // they are queued: not once more with the next try
                 interface.leases.clear();
             }
@@ -215,6 +268,7 @@ impl Leaving<'_> {
         }
         record.write(self.places)?;
         failpoint!("del-after-record");
+        sandbox::unpin(self.places, record, inode);
         Ok(homecoming)
     }
 }
@@ -253,7 +307,7 @@ async fn bring_home(
     if let Some(sandbox) = sandbox {
         let inside = sandbox.netns.connect().await?;
         let links = inventory::links(&inside).await?;
-        if let Some(found) = find_inside(&links, interface, sandbox.by_path) {
+        if let Some(found) = find_inside(&links, interface, sandbox.is_sure()) {
             dtn_tuning::restore(&sandbox.netns, &interface.settings).await;
             qdisc::unpace(&inside, found.index).await?;
             let differences = nic::move_home(&inside, found.index, host, home, before).await?;
@@ -316,7 +370,7 @@ async fn present_name(
 fn find_inside<'a>(
     links: &'a [LinkState],
     interface: &InterfaceRecord,
-    by_path: bool,
+    sure: bool,
 ) -> Option<&'a LinkState> {
     let before = &interface.before;
     if before.device.is_some() || before.permanent_mac.is_some() {
@@ -324,64 +378,29 @@ fn find_inside<'a>(
     }
     links
         .iter()
-        .find(|link| before.may_be(link) && is_ours(link, interface, by_path))
+        .find(|link| before.may_be(link) && is_ours(link, interface, sure))
 }
 
 /// Whether a virtual link of the sandbox is the interface on record.
-fn is_ours(link: &LinkState, interface: &InterfaceRecord, by_path: bool) -> bool {
+fn is_ours(link: &LinkState, interface: &InterfaceRecord, sure: bool) -> bool {
     let place = match interface.index {
         Some(index) => link.index == index,
         None => link.name == interface.ifname.as_str(),
     };
     let mac = interface.mac.or(interface.before.mac);
-    place && (by_path || link.mac == mac)
+    place && (sure || link.mac == mac)
 }
 
 async fn delete_child(sandbox: &Sandbox, interface: &InterfaceRecord) -> Result<(), CniError> {
     let inside = sandbox.netns.connect().await?;
     let links = inventory::links(&inside).await?;
     let child = links.iter().find(|link| {
-        link.kind.as_deref() == Some("macvlan") && is_ours(link, interface, sandbox.by_path)
+        link.kind.as_deref() == Some("macvlan") && is_ours(link, interface, sandbox.is_sure())
     });
     match child {
         Some(child) => Ok(link::delete(&inside, child.index).await?),
         None => Ok(()),
     }
-}
-
-/// The sandbox of a record.
-struct Sandbox {
-    netns: Netns,
-    /// By the path on record, else by a process that is in a namespace of the same inode.
-    by_path: bool,
-}
-
-/// The sandbox of the record, if it still is: by its path, else by any process that is in it. None
-/// survives a reboot.
-fn sandbox_of(interface: &InterfaceRecord, this_boot: bool) -> Option<Sandbox> {
-    if !this_boot {
-        return None;
-    }
-    let same = |path: PathBuf| {
-        Netns::open(&path)
-            .ok()
-            .filter(|netns| netns.inode() == interface.netns_inode)
-    };
-    let found = |netns, by_path| Sandbox { netns, by_path };
-    let by_path = same(interface.netns.clone()).map(|netns| found(netns, true));
-    by_path.or_else(|| {
-        let processes = fs::read_dir("/proc").ok()?.flatten();
-        processes
-            .filter(|entry| {
-                entry
-                    .file_name()
-                    .to_string_lossy()
-                    .bytes()
-                    .all(|b| b.is_ascii_digit())
-            })
-            .find_map(|entry| same(entry.path().join("ns/net")))
-            .map(|netns| found(netns, false))
-    })
 }
 
 /// Takes a lease out of the queue again.

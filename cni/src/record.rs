@@ -87,8 +87,14 @@ pub struct DelegateMark {
 pub struct InterfaceRecord {
     /// Its name in the pod, as it was given.
     pub ifname: IfName,
+    /// Its name in what was prepared, where the runtime gave it another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared_as: Option<IfName>,
     /// The CNI network.
     pub network: String,
+    /// The cluster's own network, where it was attached behind that by `vdn-chain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<String>,
     /// The container that the runtime named.
     pub container_id: String,
     /// Moved whole, or a macvlan child.
@@ -129,6 +135,13 @@ pub struct InterfaceRecord {
     pub lacking: Vec<String>,
 }
 
+impl InterfaceRecord {
+    /// Its name in what was prepared for the pod.
+    pub fn prepared_name(&self) -> &IfName {
+        self.prepared_as.as_ref().unwrap_or(&self.ifname)
+    }
+}
+
 /// Everything that was done for one pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachmentRecord {
@@ -166,6 +179,12 @@ impl AttachmentRecord {
         self.interfaces
             .iter()
             .find(|interface| interface.ifname == *ifname)
+    }
+    /// The interface that was prepared under this name, whatever the runtime called it.
+    pub fn of_prepared(&self, name: &IfName) -> Option<&InterfaceRecord> {
+        self.interfaces
+            .iter()
+            .find(|interface| interface.prepared_name() == name)
     }
     /// Puts an interface in, over one of the same name.
     pub fn put(&mut self, interface: InterfaceRecord) {
@@ -329,7 +348,9 @@ mod tests {
     pub(crate) fn interface(name: &str) -> InterfaceRecord {
         InterfaceRecord {
             ifname: name.parse().unwrap(),
+            prepared_as: None,
             network: "dtn".into(),
+            behind: None,
             container_id: "c1".into(),
             class: NicClass::Dedicated,
             phase: Phase::Recorded,

@@ -144,7 +144,10 @@ async fn del(conf: &Conf, env: &Environment) -> Result<(), CniError> {
         Ok(Some(key)) => {
             reconcile::reconcile(&conf.places, &key, Some(ifname), Leases::Release).await
         }
-        Ok(None) => Ok(Vec::new()),
+        // an ADD that failed may have asked for it
+        Ok(None) => reconcile::unused(&conf.places, env.key(), ifname)
+            .await
+            .map(|()| Vec::new()),
         Err(e) => Err(e),
     };
     match done {

@@ -4,25 +4,25 @@
 //! not prepared.
 
 use crate::{
-    conf::{Conf, Ipam, NicChoice, Places},
+    conf::{Conf, Ipam, NicChoice},
     env::Environment,
     error::{CniError, Code},
-    record::LeaseMark,
+    prepared,
+    record::{self, LeaseMark},
     spec::{Address, Route},
     supervisor,
 };
 use dtn_api::{
     IfName, MacAddress,
-    attachment::{
-        PREPARED_VERSION, PodIdentity, Prepared, PreparedInterface, SandboxSetting, SliceBinding,
-    },
+    attachment::{PodIdentity, Prepared, PreparedInterface, SandboxSetting, SliceBinding},
+    cluster::ENGINE,
     local::PrepareRequest,
     nic::{NicClass, NicIdentity},
 };
-use dtn_link::{atomic_file, inventory::LinkState, macvlan::Mode};
+use dtn_link::{inventory::LinkState, macvlan::Mode};
 
-/// Longest prepared file that is read.
-const LONGEST: u64 = 1 << 20;
+/// The interface of every pod's own network, by the Kubernetes runtime interface.
+const PRIMARY: &str = "eth0";
 
 /// How the NIC is found on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub enum Selector {
 pub struct Wish {
     /// Its name in the pod.
     pub ifname: IfName,
+    /// Its name in what was prepared, where that is another.
+    pub prepared_as: Option<IfName>,
     /// Which NIC.
     pub nic: Selector,
     /// Moved whole, or a macvlan child.
@@ -65,11 +67,11 @@ pub struct Wish {
 }
 
 impl Wish {
-    /// What it is paced to: the slices' rates together; 0 is unpaced.
+    /// What it is paced to: the slices' rates together, or its parts of them; 0 is unpaced.
     pub fn rate_bps(&self) -> u64 {
         self.slices
             .iter()
-            .map(|slice| slice.rate_bps)
+            .map(SliceBinding::paced_bps)
             .fold(0, u64::saturating_add)
     }
 }
@@ -77,47 +79,114 @@ impl Wish {
 /// The wish for one interface. Asks the supervisor only when nothing was prepared and the
 /// configuration alone is not enough.
 pub async fn find(conf: &Conf, env: &Environment, ifname: &IfName) -> Result<Wish, CniError> {
-    let prepared = match read_prepared(&conf.places, env.key())? {
-        Some(prepared) => Some(prepared),
-        None if conf.ipam == Ipam::Own || conf.nic.is_empty() => {
-            Some(supervisor::prepare(&conf.places.socket, &question(conf, env, ifname)).await?)
-        }
-        None => None,
-    };
-    let Some(prepared) = prepared else {
-        return from_configuration(conf, env, ifname);
-    };
-    let interface = prepared.interfaces.iter().find(|i| i.ifname == *ifname);
-    match interface {
-        Some(interface) if interface.class != conf.class => {
+    let found = prepared::read(&conf.places, env.key())?;
+    if let Some(prepared) = &found
+        && let Some(interface) = chosen(conf, env, ifname, prepared)?
+    {
+        if interface.class != conf.class {
             let details = format!(
                 "{ifname} was prepared on a {} NIC, and this plugin attaches {} ones: use the other plugin in network {}",
                 interface.class, conf.class, conf.name
             );
-            Err(CniError::new(
+            return Err(CniError::new(
                 Code::InvalidConfig,
                 "attaching what was prepared",
                 details,
-            ))
+            ));
         }
-        Some(interface) => Ok(from_prepared(conf, interface, &prepared.pod)),
-        None => {
-            let names: Vec<_> = prepared
-                .interfaces
-                .iter()
-                .map(|i| i.ifname.as_str())
-                .collect();
+        let mut wish = from_prepared(conf, interface, &prepared.pod);
+        wish.prepared_as = (*ifname != interface.ifname).then(|| interface.ifname.clone());
+        wish.ifname = ifname.clone();
+        return Ok(wish);
+    }
+    match found {
+        // a pod of the supervisor's has what was prepared and nothing else; one of a cluster may
+        // have interfaces by a claim, and others by what its networks are configured to
+        Some(prepared) if prepared.pod.engine != ENGINE => {
+            Err(not_prepared(env.key(), ifname, &prepared))
+        }
+        _ if conf.ipam == Ipam::Own || conf.nic.is_empty() => {
+            let prepared =
+                supervisor::prepare(&conf.places.socket, &question(conf, env, ifname)).await?;
+            match prepared.interfaces.iter().find(|i| i.ifname == *ifname) {
+                Some(interface) => Ok(from_prepared(conf, interface, &prepared.pod)),
+                None => Err(not_prepared(env.key(), ifname, &prepared)),
+            }
+        }
+        _ => from_configuration(conf, env, ifname),
+    }
+}
+
+fn not_prepared(key: &str, ifname: &IfName, prepared: &Prepared) -> CniError {
+    let names: Vec<_> = prepared
+        .interfaces
+        .iter()
+        .map(|i| i.ifname.as_str())
+        .collect();
+    let details = format!(
+        "prepared are [{}]: name one of them in CNI_IFNAME",
+        names.join(" ")
+    );
+    let message = format!("nothing was prepared for interface {ifname} of {key}");
+    CniError::new(Code::InvalidConfig, message, details)
+}
+
+/// Which of what was prepared is meant: the one of this name. Multus numbers its interfaces (`net1`,
+/// `net2`) and knows nothing of the names in claims, so under another name it is the one that a claim
+/// brought, of the plugin's class and with the device that Multus names, that is not in the pod yet;
+/// when it could be two of them, the network has to say which. `eth0` is the cluster's own, and a
+/// network with a slice of its own asks for that.
+fn chosen<'a>(
+    conf: &Conf,
+    env: &Environment,
+    ifname: &IfName,
+    prepared: &'a Prepared,
+) -> Result<Option<&'a PreparedInterface>, CniError> {
+    if let Some(exact) = prepared.interfaces.iter().find(|i| i.ifname == *ifname) {
+        return Ok(Some(exact));
+    }
+    if ifname.as_str() == PRIMARY || conf.slice.is_some() {
+        return Ok(None);
+    }
+    let record = record::read(&conf.places, env.key())?;
+    let attached = |i: &PreparedInterface| {
+        let mut records = record.iter();
+        records.any(|record| record.of_prepared(&i.ifname).is_some())
+    };
+    let meant: Vec<_> = prepared
+        .interfaces
+        .iter()
+        .filter(|i| prepared::is_of_a_claim(prepared, i) && i.class == conf.class)
+        .filter(|i| names(&conf.nic, i) && !attached(i))
+        .collect();
+    match meant.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(*one)),
+        several => {
+            let names: Vec<_> = several.iter().map(|i| i.ifname.as_str()).collect();
             let details = format!(
-                "prepared are [{}]: name one of them in CNI_IFNAME",
+                "it could be any of [{}]: name the interface so, or give the network the device \
+                 (capabilities: deviceID)",
                 names.join(" ")
             );
             let message = format!(
-                "nothing was prepared for interface {ifname} of {}",
+                "interface {ifname} of {} was prepared by no name",
                 env.key()
             );
             Err(CniError::new(Code::InvalidConfig, message, details))
         }
     }
+}
+
+/// Whether a choice names the NIC of what was prepared; one without a word names any.
+fn names(choice: &NicChoice, interface: &PreparedInterface) -> bool {
+    let NicChoice { name, mac, pci } = choice;
+    let by_name = name.as_ref().is_none_or(|n| *n == interface.nic_name);
+    let by_pci = pci
+        .as_ref()
+        .is_none_or(|p| interface.nic.pci.as_ref() == Some(p));
+    let macs = [Some(interface.mac), interface.nic.permanent_mac];
+    by_name && by_pci && mac.is_none_or(|mac| macs.contains(&Some(mac)))
 }
 
 pub(crate) fn question(conf: &Conf, env: &Environment, ifname: &IfName) -> PrepareRequest {
@@ -131,25 +200,6 @@ pub(crate) fn question(conf: &Conf, env: &Environment, ifname: &IfName) -> Prepa
         pod_namespace: env.args.get("K8S_POD_NAMESPACE").cloned(),
         pod_name: env.args.get("K8S_POD_NAME").cloned(),
     }
-}
-
-/// The prepared file of a key; `None` when there is none.
-pub fn read_prepared(places: &Places, key: &str) -> Result<Option<Prepared>, CniError> {
-    let file = places.prepared().join(dtn_api::attachment::file_name(key));
-    let Some(bytes) = atomic_file::read(&file, LONGEST)? else {
-        return Ok(None);
-    };
-    let doing = || format!("reading what was prepared, {}", file.display());
-    let prepared: Prepared = serde_json::from_slice(&bytes)
-        .map_err(|e| CniError::new(Code::Io, doing(), e.to_string()))?;
-    if prepared.version > PREPARED_VERSION {
-        let details = format!(
-            "its version is {}, this build knows {PREPARED_VERSION}",
-            prepared.version
-        );
-        return Err(CniError::new(Code::Io, doing(), details));
-    }
-    Ok(Some(prepared))
 }
 
 pub(crate) fn from_prepared(conf: &Conf, interface: &PreparedInterface, pod: &PodIdentity) -> Wish {
@@ -170,6 +220,7 @@ pub(crate) fn from_prepared(conf: &Conf, interface: &PreparedInterface, pod: &Po
     let servers: Vec<_> = leases.iter().flat_map(|lease| &lease.dns).collect();
     Wish {
         ifname: interface.ifname.clone(),
+        prepared_as: None,
         nic: Selector::Identity(interface.nic.clone(), interface.nic_name.clone()),
         class: interface.class,
         mode: conf.mode,
@@ -208,6 +259,7 @@ fn from_configuration(conf: &Conf, env: &Environment, ifname: &IfName) -> Result
     let made = conf.class == NicClass::Shared && conf.mode != Mode::Passthru;
     Ok(Wish {
         ifname: ifname.clone(),
+        prepared_as: None,
         nic: Selector::Choice(conf.nic.clone()),
         class: conf.class,
         mode: conf.mode,

@@ -30,7 +30,7 @@ fn stdout(output: &Output) -> Value {
 
 #[test]
 fn version_is_answered_without_reading_and_every_version_is_named() {
-    for plugin in ["vdn-host-device", "vdn-macvlan", "vdn-ipam"] {
+    for plugin in ["vdn-host-device", "vdn-macvlan", "vdn-ipam", "vdn-chain"] {
         let output = run(plugin, &[("CNI_COMMAND", "VERSION")], "");
         let json = stdout(&output);
         assert_eq!(json["cniVersion"], "1.1.0");
@@ -79,7 +79,7 @@ fn an_error_is_json_on_standard_output() {
 #[cfg(not(feature = "failpoints"))]
 #[test]
 fn a_build_without_failpoints_knows_none() {
-    for plugin in ["vdn-host-device", "vdn-macvlan", "vdn-ipam"] {
+    for plugin in ["vdn-host-device", "vdn-macvlan", "vdn-ipam", "vdn-chain"] {
         let binary = std::fs::read(bench::plugin(plugin)).unwrap();
         for word in ["DTN_FAILPOINT", "add-after-record", "del-after-link"] {
             let there = binary.windows(word.len()).any(|w| w == word.as_bytes());

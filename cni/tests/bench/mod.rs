@@ -30,6 +30,8 @@ pub(crate) struct Call<'a> {
     pub(crate) key: &'a str,
     pub(crate) netns: Option<PathBuf>,
     pub(crate) failpoint: Option<&'a str>,
+    /// `CNI_IFNAME`.
+    pub(crate) ifname: &'a str,
     /// `CNI_ARGS` other than the usual.
     pub(crate) args: Option<String>,
     /// `CNI_CONTAINERID` other than the usual.
@@ -42,6 +44,7 @@ pub(crate) fn plugin(name: &str) -> &'static str {
     match name {
         "vdn-macvlan" => env!("CARGO_BIN_EXE_vdn-macvlan"),
         "vdn-ipam" => env!("CARGO_BIN_EXE_vdn-ipam"),
+        "vdn-chain" => env!("CARGO_BIN_EXE_vdn-chain"),
         _ => env!("CARGO_BIN_EXE_vdn-host-device"),
     }
 }
@@ -49,7 +52,7 @@ pub(crate) fn plugin(name: &str) -> &'static str {
 impl Bench {
     /// A host with one NIC that is up, has an address and an alias, and its wire's other end.
     pub(crate) fn new() -> Self {
-        let bench = Self {
+        let mut bench = Self {
             host: Netns::create_unnamed().unwrap(),
             pod: Some(Netns::create_unnamed().unwrap()),
             folder: tempfile::tempdir().unwrap(),
@@ -61,11 +64,20 @@ impl Bench {
         bench.ip("link set wire0 up mtu 9000");
         bench.ip(&format!("link set {NIC} up alias storage"));
         bench.ip(&format!("addr add 192.0.2.7/24 dev {NIC}"));
-        let ifindex = bench.link(NIC).unwrap()["ifindex"].as_u64().unwrap();
-        Self {
-            ifindex: u32::try_from(ifindex).unwrap(),
-            ..bench
-        }
+        bench.ifindex = bench.index_of(NIC);
+        bench
+    }
+    fn index_of(&self, link: &str) -> u32 {
+        let index = self.link(link).unwrap()["ifindex"].as_u64().unwrap();
+        u32::try_from(index).unwrap()
+    }
+    /// A second NIC, which is up.
+    pub(crate) fn second_nic(&self, name: &str) {
+        self.ip(&format!(
+            "link add {name} mtu 9000 type veth peer name w-{name}"
+        ));
+        self.ip(&format!("link set w-{name} up"));
+        self.ip(&format!("link set {name} up"));
     }
     pub(crate) fn pod(&self) -> &Netns {
         self.pod.as_ref().unwrap()
@@ -132,34 +144,63 @@ impl Bench {
     }
     /// Writes what the supervisor would have prepared for one pod.
     pub(crate) fn prepare(&self, key: &str, class: &str) {
+        let interface = self.prepared("data0", class, NIC, "dtn", 2);
+        self.prepare_all(key, "podman", &[interface]);
+    }
+    /// What was prepared for a pod of this engine.
+    pub(crate) fn prepare_all(&self, key: &str, engine: &str, interfaces: &[Value]) {
         let folder = self.folder.path().join("run/dtn/prepared");
         std::fs::create_dir_all(&folder).unwrap();
+        let prepared = json!({
+            "version": 1, "key": key, "prepared_at": "2030-01-01T00:00:00Z",
+            "pod": {"uid": key, "name": "p", "namespace": "default", "engine": engine},
+            "interfaces": interfaces
+        });
+        std::fs::write(folder.join(format!("{key}.json")), prepared.to_string()).unwrap();
+    }
+    /// One interface as it would be prepared, with a lease of this number.
+    pub(crate) fn prepared(
+        &self,
+        ifname: &str,
+        class: &str,
+        nic: &str,
+        network: &str,
+        lease: u8,
+    ) -> Value {
         let mac = if class == "shared" {
-            "02:00:00:00:00:b2"
+            format!("02:00:00:00:00:b{lease}")
         } else {
-            MAC
+            self.link(nic).unwrap()["address"]
+                .as_str()
+                .unwrap()
+                .to_owned()
         };
         let time = "2030-01-01T00:00:00Z";
         let slice = "0192f0c0-0000-7000-8000-000000000001";
         let lease = json!({
-            "id": "0192f0c0-0000-7000-8000-000000000002", "slice_id": slice, "client_id": "c",
-            "mac": mac, "ips": ["10.20.0.11/24", "fd00:20::b/64"], "mtu": 1500,
+            "id": format!("0192f0c0-0000-7000-8000-00000000000{lease}"), "slice_id": slice, "client_id": "c",
+            "mac": mac,
+            "ips": [format!("10.20.0.1{}/24", lease - 1), format!("fd00:20::{:x}/64", lease + 9)], "mtu": 1500,
             "routes": [{"dst": "10.30.0.0/16", "gw": "10.20.0.1"}], "t1": time, "t2": time,
             "expires_at": time, "state": "bound", "version": 1
         });
-        let prepared = json!({
-            "version": 1, "key": key, "prepared_at": time,
-            "pod": {"uid": key, "name": "p", "namespace": "default", "engine": "podman"},
-            "interfaces": [{
-                "ifname": "data0", "network": "dtn", "class": class, "nic_name": NIC,
-                "nic": {"netns_inode": self.host.inode(), "ifindex": self.ifindex},
-                "mac": mac, "mtu": 1500, "leases": [lease],
-                "slices": [{"id": slice, "name": "lhc", "class": "guaranteed",
-                    "rate_bps": 950_000_000, "ends_at": time}],
-                "settings": [{"key": "net.ipv4.tcp_slow_start_after_idle", "value": "0", "why": "w"}]
-            }]
-        });
-        std::fs::write(folder.join(format!("{key}.json")), prepared.to_string()).unwrap();
+        json!({
+            "ifname": ifname, "network": network, "class": class, "nic_name": nic,
+            "nic": {"netns_inode": self.host.inode(), "ifindex": self.index_of(nic)},
+            "mac": mac, "mtu": 1500, "leases": [lease],
+            "slices": [{"id": slice, "name": "lhc", "class": "guaranteed",
+                "rate_bps": 950_000_000, "ends_at": time}],
+            "settings": [{"key": "net.ipv4.tcp_slow_start_after_idle", "value": "0", "why": "w"}]
+        })
+    }
+    /// Pins of sandboxes.
+    pub(crate) fn pins(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.places().pins()) else {
+            return Vec::new();
+        };
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
     }
     /// The configuration of a network with these extra keys.
     pub(crate) fn conf(&self, extra: Value) -> Value {
@@ -197,7 +238,7 @@ impl Bench {
                 "CNI_CONTAINERID",
                 call.container.unwrap_or(&usual_container),
             )
-            .env("CNI_IFNAME", "data0")
+            .env("CNI_IFNAME", call.ifname)
             .env("CNI_PATH", "/usr/lib/cni")
             .env("CNI_ARGS", call.args.as_ref().unwrap_or(&usual_args))
             .stdin(Stdio::piped())
@@ -227,9 +268,19 @@ impl Bench {
             key,
             netns,
             failpoint: None,
+            ifname: "data0",
             args: None,
             container: None,
             disk_full: false,
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // a test that failed may leave some
+        for pin in self.pins() {
+            let _ = dtn_link::netns::unbind(&self.places().pins().join(pin));
         }
     }
 }
