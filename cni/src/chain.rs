@@ -21,12 +21,15 @@ use crate::{
     spec::{self, AddResult},
 };
 use dtn_api::{attachment::PreparedInterface, cluster, nic::NicClass};
-use dtn_link::{Netns, macvlan::Mode};
+use dtn_link::{Netns, atomic_file, macvlan::Mode};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
 /// Its name in a list of plugins.
 pub const NAME: &str = "vdn-chain";
+
+/// Longest entry of the book of claims that is read.
+const LONGEST_CLAIM: u64 = 1 << 20;
 
 /// `main` of the plugin.
 pub fn main() -> ExitCode {
@@ -131,7 +134,18 @@ fn claims(places: &Places, key: &str) -> Result<Vec<PreparedInterface>, CniError
         if e.kind() != std::io::ErrorKind::NotFound {
             tracing::warn!("looking for {}: {e}; taken for not there", file.display());
         }
-        return Ok(Vec::new());
+        return match is_promised(places, key) {
+            // after a restart of the machine the kubelet does not ask for it again
+            true => Err(CniError::new(
+                Code::TryAgainLater,
+                format!(
+                    "a claim of pod {key} was prepared, and {} is not there",
+                    file.display()
+                ),
+                "dtnd writes it again when it starts: is it running?",
+            )),
+            false => Ok(Vec::new()),
+        };
     }
     let Some(prepared) = prepared::read(places, key)? else {
         return Ok(Vec::new());
@@ -141,6 +155,29 @@ fn claims(places: &Places, key: &str) -> Result<Vec<PreparedInterface>, CniError
         .iter()
         .filter(|interface| prepared::is_of_a_claim(&prepared, interface));
     Ok(of_claims.cloned().collect())
+}
+
+/// Whether the supervisor's book has a claim of this pod. It outlives a restart of the machine, and
+/// what was prepared does not: a pod must not start without its NIC because it was quicker than the
+/// supervisor.
+fn is_promised(places: &Places, key: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        pod: Pod,
+    }
+    #[derive(serde::Deserialize)]
+    struct Pod {
+        uid: String,
+    }
+    let Ok(entries) = std::fs::read_dir(places.claims()) else {
+        return false;
+    };
+    let mut files = entries.flatten().map(|entry| entry.path());
+    files.any(|file| {
+        let bytes = atomic_file::read(&file, LONGEST_CLAIM).ok().flatten();
+        let entry = bytes.and_then(|bytes| serde_json::from_slice::<Entry>(&bytes).ok());
+        entry.is_some_and(|entry| entry.pod.uid == key)
+    })
 }
 
 /// A configuration that can be acted on.

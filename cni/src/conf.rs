@@ -47,6 +47,10 @@ impl Places {
     pub fn pins(&self) -> PathBuf {
         self.run.join("netns")
     }
+    /// Folder of the supervisor's book of claims.
+    pub fn claims(&self) -> PathBuf {
+        self.state.join("claims")
+    }
     /// Folder of the prepared files.
     pub fn prepared(&self) -> PathBuf {
         self.run.join("prepared")

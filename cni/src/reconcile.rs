@@ -106,6 +106,14 @@ pub fn key_of(
     Ok(records.into_iter().find(has).map(|record| record.key))
 }
 
+/// Whether an interface of the record is in a sandbox that is gone for good, as far as can be seen
+/// without the pod's lock.
+pub fn has_lost_its_sandbox(record: &AttachmentRecord) -> bool {
+    let this_boot = record.is_of_this_boot();
+    let mut interfaces = record.interfaces.iter();
+    interfaces.any(|interface| sandbox::is_gone(interface, this_boot))
+}
+
 /// Takes home what no runtime will ever ask to be taken home: interfaces whose sandbox is gone. Looked
 /// at under the pod's lock, so that an ADD for a new sandbox is never mistaken for an old one.
 pub async fn abandoned(places: &Places, key: &str) -> Result<Vec<Homecoming>, CniError> {

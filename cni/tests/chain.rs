@@ -189,6 +189,26 @@ fn all_claims_come_in_are_told_and_go_home() {
 }
 
 #[test]
+fn a_pod_does_not_start_without_what_it_was_promised_before_the_machine_restarted() {
+    let bench = prepared();
+    let conf = conf(&bench, json!({}));
+    fs::remove_dir_all(bench.places().prepared()).unwrap();
+    fs::create_dir_all(bench.places().claims()).unwrap();
+    fs::write(bench.places().claims().join("torn.json"), "{").unwrap();
+    let entry = json!({"version": 1, "pod": {"uid": "u1", "name": "p"}, "devices": []});
+    fs::write(bench.places().claims().join("c1.json"), entry.to_string()).unwrap();
+    assert_eq!(code(&bench.call(&verb(&bench, "ADD", "u1"), &conf)), 11);
+    assert_eq!(
+        good(&bench.call(&verb(&bench, "ADD", "u2"), &conf)),
+        before(&bench)
+    );
+    prepare(&bench, "u1");
+    good(&bench.call(&verb(&bench, "ADD", "u1"), &conf));
+    good(&bench.call(&verb(&bench, "DEL", "u1"), &conf));
+    assert_nothing_left(&bench, "after the restart");
+}
+
+#[test]
 fn all_of_them_or_none() {
     let bench = prepared();
     let conf = conf(&bench, json!({}));
