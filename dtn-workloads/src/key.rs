@@ -114,7 +114,8 @@ impl TransferKey {
         Self::parse(&text).ok_or(KeyError::Form { path: shown })
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// The key in a text; `None` when it is not of this form.
+    pub fn parse(text: &str) -> Option<Self> {
         let mut fields = text.trim_end().split(' ');
         (fields.next()? == "0").then_some(())?;
         let (mut id, mut created, mut secret) = (None, None, None);

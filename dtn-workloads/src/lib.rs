@@ -2,14 +2,16 @@
 //!
 //! A template is a folder with `pod.yaml.j2` (a Kubernetes v1 Pod with gaps) and `values.toml`
 //! (what may stand in the gaps). The way is [`Template::load`] → [`Template::render`] →
-//! [`RenderedPod`], which `dtnd` hands to podman or to Kubernetes. Rendering is pure; only
-//! [`layout`] touches the disk, to make the folders and the key that a pod mounts.
+//! [`RenderedPod`], which `dtnd` hands to podman, and which [`kubernetes`] turns into what a cluster
+//! is given. Rendering is pure; only [`layout`] touches the disk, to make the folders and the key
+//! that a pod mounts.
 //!
 //! Nothing runs that [`check()`] does not pass: no host namespace, no root, no capability, a
 //! read-only root, a memory limit, and no folder of the host that a pod has no business in.
 
 pub mod check;
 pub mod key;
+pub mod kubernetes;
 pub mod layout;
 pub mod rendered;
 pub mod template;

@@ -20,6 +20,10 @@ pub struct Declarations {
     pub version: u32,
     /// One line about the template.
     pub description: String,
+    /// Program in the image, with arguments, that makes folders (`--folder DIR`) and copies keys
+    /// (`--key FROM=TO`) where no supervisor does it: in Kubernetes.
+    #[serde(default)]
+    pub lay_out: Vec<String>,
     /// By name.
     pub values: BTreeMap<String, Declaration>,
 }

@@ -20,6 +20,7 @@ pub mod bundle;
 pub mod cache;
 pub mod events;
 pub mod journal;
+pub mod layout;
 pub mod list;
 pub mod manifest;
 pub mod names;

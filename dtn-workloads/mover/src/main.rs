@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use dtn_mover::{
     cache,
     events::Events,
+    layout::{self, KeyCopy},
     list::List,
     manifest,
     plan::Limits,
@@ -113,6 +114,15 @@ enum Verb {
     DropCache {
         /// The tree.
         dir: PathBuf,
+    },
+    /// Make the pod's folders and put its keys in place, where the node did not.
+    LayOut {
+        /// A folder, in one that is there; may be given again.
+        #[arg(long)]
+        folder: Vec<PathBuf>,
+        /// A key to copy, for this user alone; may be given again.
+        #[arg(long, value_name = "FROM=TO")]
+        key: Vec<KeyCopy>,
     },
     /// Run a command that is killed when its parent, process PARENT, ends.
     #[command(hide = true)]
@@ -225,6 +235,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
             println!("{}", serde_json::to_string(&flow)?);
         }
         Verb::DropCache { dir } => println!("{}", serde_json::to_string(&cache::drop_tree(&dir)?)?),
+        Verb::LayOut { folder, key } => layout::lay_out(&folder, &key)?,
         Verb::WithParent { parent, command } => return with_parent(parent, &command),
     }
     Ok(ExitCode::SUCCESS)
