@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # test.sh: installs what the tests need and runs them all, least powerful kind first. Run it as root.
-#   --long        also the matrix of rates, MTUs and round trips, and the check of every dependency
+#   --long        also the matrix of rates, MTUs and round trips, a switch without its controller for a
+#                 minute, and the check of every dependency
 #   --only GROUP  that group alone
 # The last line is "N passed, N failed, N skipped": groups, and single tests that this machine cannot
 # run, each named above with what is missing.
@@ -22,7 +23,7 @@ if [ "$(id -u)" != 0 ]; then
     exit 1
 fi
 
-packages=(shellcheck containernetworking-plugins ethtool iperf3 xrootd-server xrootd-client attr busybox-static openvswitch-switch tshark)
+packages=(shellcheck containernetworking-plugins ethtool iperf3 xrootd-server xrootd-client attr busybox-static openvswitch-switch tshark isc-dhcp-client python3-pip)
 ./install.sh --tools "${packages[@]}"
 find_cargo() {
     local candidate
@@ -59,7 +60,7 @@ group() {
     echo "=== $name: $([ $rc = 0 ] && echo ok || echo "FAILED with status $rc") after $(($(date +%s) - start)) s"
 }
 
-scripts=(install.sh test.sh .ci/run images/build tests/lab tests/onos tests/onos-core/make tests/onos-core/run tests/readme tests/lab-matrix tests/dependencies)
+scripts=(install.sh test.sh .ci/run images/build tests/lab tests/onos tests/os-ken tests/onos-core/make tests/onos-core/run tests/kubernetes/*.sh tests/kubernetes/run tests/kubernetes/scenarios/*.sh tests/readme tests/lab-matrix tests/dependencies)
 group format cargo fmt --all --check
 group shell shellcheck "${scripts[@]}"
 group lints cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -67,12 +68,15 @@ group lints cargo clippy --workspace --all-targets --locked -- -D warnings
 group tests env DTN_ONOS=later cargo test --workspace --locked
 group crash cargo test -p dtn-cni --locked --features failpoints --test crash
 group onos tests/onos
+if [ $long = yes ]; then group kubernetes tests/kubernetes/run --long; else group kubernetes tests/kubernetes/run; fi
 group documentation env RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --workspace --no-deps --locked --quiet
 group build ./install.sh --build
 group readme tests/readme
 group lab tests/lab
 if [ $long = yes ] || [ -n "$only" ]; then
     group lab-matrix tests/lab-matrix
+    # what takes minutes and needs no lab
+    group cut-line cargo test -p vdnd --locked --test openflow_line -- --ignored --nocapture
     group dependencies tests/dependencies
 fi
 

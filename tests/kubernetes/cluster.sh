@@ -1,0 +1,207 @@
+# The words that up.sh, down.sh, the scenarios and the benchmark share: machines, processes on them, and
+# waiting. Sourced by bash in a capsule (capsule.sh), which sets DTN_WORK.
+# shellcheck shell=bash
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+built=${DTN_KUBERNETES:-$top/target/kubernetes}
+: "${KUBERNETES:=1.37.2}" "${DTN_BIN:=$top/target/debug}"
+PATH=$built/kubernetes-$KUBERNETES:$built/etcd:$built/containerd:$built/cni:$DTN_BIN:$PATH
+export PATH KUBERNETES DTN_BIN
+
+fail() {
+    printf '%s\n' "kubernetes: $*" >&2
+    exit 1
+}
+[ -n "${DTN_WORK:-}" ] || fail "this needs a capsule: start it with tests/kubernetes/capsule.sh FOLDER COMMAND..."
+
+# wait_for SECONDS COMMAND...: until the command succeeds; says what it was waited for when it does not
+wait_for() {
+    local end=$((SECONDS + $1)) said
+    shift
+    until said=$("$@" 2>&1); do
+        if ((SECONDS >= end)); then
+            printf 'waited in vain for: %s\n%s\n' "$*" "$said" >&2
+            return 1
+        fi
+        sleep 0.1
+    done
+}
+
+# machine_up NAME: a machine in the network namespace of the same name, which is made
+machine_up() {
+    ip netns add "$1"
+    ip -n "$1" link set lo up
+    mkdir -p "/run/machines/$1" "$DTN_WORK/$1"
+    nsenter --net="/run/netns/$1" unshare --mount --propagation private --uts --pid --fork --kill-child \
+        "$top/tests/kubernetes/machine.sh" "$1" >"$DTN_WORK/$1/machine.log" 2>&1 </dev/null &
+    wait_for 20 is_up "$1" || fail "no machine $1: $(cat "$DTN_WORK/$1/machine.log")"
+}
+# machine_down NAME: a power cut, and its network namespace goes too
+machine_down() {
+    local pillar
+    pillar=$(cat "/run/machines/$1/pid") || return
+    # its first process takes all others along
+    kill -KILL "$pillar"
+    wait_for 30 ended "$pillar"
+    ip netns del "$1"
+}
+ended() { ! test -d "/proc/$1"; }
+is_up() { test -s "/run/machines/$1/pid" && test -e "/proc/$(cat "/run/machines/$1/pid")/root/run/up"; }
+# on MACHINE COMMAND...: runs a command there
+on() {
+    local pillar
+    pillar=$(cat "/run/machines/$1/pid") || return
+    shift
+    nsenter --target "$pillar" --mount --net --uts --pid "$@"
+}
+# start MACHINE NAME COMMAND...: starts a process that stays, with its log in DTN_WORK/MACHINE/NAME.log
+start() {
+    local machine=$1 at=$DTN_WORK/$1/$2
+    shift 2
+    printf '%q ' "$@" >"$at.command"
+    # shellcheck disable=SC2016 # expanded there
+    on "$machine" sh -c 'echo $$ >"$0.pid"; exec "$@"' "$at" "$@" >>"$at.log" 2>&1 </dev/null &
+}
+# start_again MACHINE NAME: with the command line that it had
+start_again() {
+    local command
+    eval "command=($(cat "$DTN_WORK/$1/$2.command"))"
+    start "$1" "$2" "${command[@]}"
+}
+# stop MACHINE NAME [SIGNAL]: ends what was started, and waits until it has ended
+stop() {
+    local pid
+    pid=$(cat "$DTN_WORK/$1/$2.pid") || return
+    on "$1" kill -s "${3:-TERM}" "$pid" || return
+    wait_for 30 gone "$1" "$pid" && rm "$DTN_WORK/$1/$2.pid"
+}
+gone() { ! on "$1" test -d "/proc/$2"; }
+
+# the cluster that the words below are about
+cluster=${cluster:-}
+# k WORDS...: kubectl as the cluster's administrator; the cluster of $cluster
+k() { on "$cluster-ctl" kubectl --kubeconfig "$DTN_WORK/$cluster-ctl/admin.kubeconfig" "$@"; }
+# node_exec NODE COMMAND...: on a node of $cluster
+node_exec() {
+    local node=$1
+    shift
+    on "$cluster-$node" "$@"
+}
+# nic NODE NAME [MTU]: plugs a NIC of a node into the domain's switch, anew when it was plugged in
+nic() {
+    local peer=$1-$2
+    ip -n "$cluster-switch" link del "$peer" 2>/dev/null || true
+    ip -n "$cluster-switch" link add "$peer" mtu "${3:-9000}" type veth peer name "$2" mtu "${3:-9000}" netns "$cluster-$1"
+    ip -n "$cluster-switch" link set "$peer" master switch up
+    ip -n "$cluster-$1" link set "$2" up
+}
+
+# --- the appliance: one domain with its controller on CLUSTER-ctl, and a supervisor on each node
+
+# vdnd_up: the domain $cluster; its slices have addresses of their own
+vdnd_up() {
+    local control=$cluster-ctl net third
+    net=$(on "$control" ip -4 -o addr show dev br0 | awk '{sub("/.*", "", $4); print $4}')
+    third=${net#*.} third=$((${third%%.*} - 190))
+    on "$control" tee /etc/dtn/vdnd.toml >/dev/null <<TOML
+version = 1
+
+[domain]
+name = "$cluster"
+
+[listen]
+address = "$net:8443"
+
+[addresses]
+ipv4 = "10.$third.0.0/16"
+ipv6 = "fd00:$third::/48"
+lease = "${LEASE:-1h}"
+TOML
+    start "$control" vdnd "$DTN_BIN/vdnd"
+    wait_for 30 on "$control" dtnctl domain list
+}
+# dtnd_up NODE NIC=CLASS...: the supervisor of a node, with these NICs, in the domain
+dtnd_up() {
+    local node=$1 nic
+    shift
+    {
+        printf 'version = 1\n\n[host]\nname = "%s"\n' "$node"
+        for nic in "$@"; do
+            printf '\n[[nic]]\nname = "%s"\nclass = "%s"\nspeed = "10Gbit"\n' "${nic%=*}" "${nic#*=}"
+        done
+        printf '%s\n' "${DTND_TOML:-}"
+    } | node_exec "$node" tee /etc/dtn/dtnd.toml >/dev/null
+    start "$cluster-$node" dtnd "$DTN_BIN/dtnd"
+    wait_for 30 node_exec "$node" dtnctl nics
+    on "$cluster-ctl" dtnctl host invite "$node" | node_exec "$node" dtnctl host join -
+    wait_for 30 declared "$node" "${1%=*}"
+}
+declared() { on "$cluster-ctl" dtnctl --json host list | jq -e --arg nic "$1/$2" 'any(.items[]; .spec.node + "/" + .spec.nic == $nic)'; }
+# vdn METHOD PATH [BODY]: a call of the controller's contract, as root on its machine
+vdn() {
+    local key
+    key=$(head -c 8 /dev/urandom | od -An -tx1 | tr -d ' \n')
+    on "$cluster-ctl" curl --silent --show-error --fail-with-body --max-time 20 --unix-socket /run/dtn/vdnd.sock \
+        --request "$1" --header 'Content-Type: application/json' --header "Idempotency-Key: $key" \
+        ${3:+--data "$3"} "http://localhost/vdn/v1$2"
+}
+# slice_up NAME CLASS BPS NODE/NIC...: a slice between NICs of the domain for an hour, with addresses
+slice_up() {
+    local name=$1 class=$2 bps=$3 hosts body
+    shift 3
+    hosts=$(vdn GET /hosts)
+    body=$(jq -n --argjson hosts "$hosts" --arg name "$name" --arg class "$class" --argjson bps "$bps" '
+        [$ARGS.positional[] as $nic | $hosts.items[] | select(.spec.node + "/" + .spec.nic == $nic) | {host: .id}] as $members |
+        {name: $name, qos: {class: $class, rate_bps: $bps, mode: "hose"}, members: $members, commit: true,
+         schedule: {start: (now | todate), end: (now + 3600 | todate)},
+         addressing: {mtu: 9000}}' --args "$@")
+    vdn POST /slices "$body" >/dev/null
+}
+# leases SLICE: how many addresses of a slice are leased
+leases() {
+    local id
+    id=$(vdn GET "/slices" | jq -r --arg name "$1" '.items[] | select(.spec.name == $name) | .id')
+    vdn GET "/slices/$id/leases" | jq '.items | length'
+}
+
+# --- what scenarios say
+failures=0
+ok() { echo "ok: $1"; }
+not_ok() {
+    echo "NOT OK: $1"
+    failures=$((failures + 1))
+}
+# expect NAME COMMAND...: the command succeeds; what it says is shown when it does not
+expect() {
+    local name=$1 said
+    shift
+    if said=$("$@" 2>&1); then
+        ok "$name"
+    else
+        not_ok "$name"
+        printf '%s\n' "$said" | tail -n 15 | sed 's/^/    /'
+    fi
+}
+# is WANTED COMMAND...: the command answers exactly that
+is() {
+    local wanted=$1 said
+    shift
+    said=$("$@") || return
+    [ "$said" = "$wanted" ] || {
+        echo "wanted $wanted, and it is: $said"
+        return 1
+    }
+}
+# within SECONDS NAME COMMAND...: the command succeeds by then
+within() {
+    local seconds=$1 name=$2
+    shift 2
+    expect "$name" wait_for "$seconds" "$@"
+}
+# pod NAME NODE [COMMAND]: a pod of busybox on a node, as YAML; more of its spec on standard input
+pod() {
+    printf 'apiVersion: v1\nkind: Pod\nmetadata: {name: %s}\nspec:\n' "$1"
+    printf '  terminationGracePeriodSeconds: 0\n  nodeSelector: {kubernetes.io/hostname: %s}\n' "$2"
+    printf '  containers: [{name: c, image: "localhost/busybox:1", imagePullPolicy: Never, command: %s}]\n---\n' \
+        "${3:-[sleep, '2147483647']}"
+}
