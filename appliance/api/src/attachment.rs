@@ -40,7 +40,7 @@ pub struct SliceBinding {
     pub name: Name,
     /// What is promised.
     pub class: Class,
-    /// What the interface is paced to, bits per second of frames; 0 is unpaced.
+    /// What the slice gives on the NIC, bits per second of frames; 0 is unpaced.
     pub rate_bps: u64,
     /// When the promise ends.
     pub ends_at: Timestamp,
@@ -48,6 +48,16 @@ pub struct SliceBinding {
     /// without one share what is left on their NIC in equal parts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share_bps: Option<u64>,
+}
+
+impl SliceBinding {
+    /// What the interface is paced to when it is attached, bits per second; 0 is unpaced.
+    pub fn paced_bps(&self) -> u64 {
+        match self.share_bps {
+            Some(share) if self.rate_bps > 0 => share.min(self.rate_bps),
+            _ => self.rate_bps,
+        }
+    }
 }
 
 /// A kernel setting of the sandbox, with its ground.

@@ -49,14 +49,36 @@ pub mod attribute {
     pub const PCI_ADDRESS: &str = "pciAddress";
     /// Speed as trained, Mbit/s.
     pub const SPEED_MBIT: &str = "speedMbit";
+    /// PCI address, as all drivers publish it.
+    pub const PCI_BUS_ID: &str = "resource.kubernetes.io/pciBusID";
+    /// Root of the PCIe hierarchy, as all drivers publish it: devices of one root are close.
+    pub const PCIE_ROOT: &str = "resource.kubernetes.io/pcieRoot";
     /// What Multus hands to a plugin.
     pub const MULTUS_DEVICE_ID: &str = "k8s.cni.cncf.io/deviceID";
     /// Under which name Multus counts it.
     pub const MULTUS_RESOURCE: &str = "k8s.cni.cncf.io/resourceName";
-    /// Domain of one boolean attribute per slice that the NIC is a member of, named after the slice.
+    /// Domain of one boolean attribute per slice that the NIC is a member of, named after the slice
+    /// by [`super::slice_attribute`].
     pub const SLICES: &str = "slices.dtn.appliance";
     /// Capacity of a NIC, bits per second: what may still be booked is the scheduler's count.
     pub const BANDWIDTH: &str = "bandwidth";
+}
+
+/// Name of the attribute of a slice below [`attribute::SLICES`], which must be an identifier of C:
+/// `lhc-run3` is `lhc_run3`, `7tev` is `_7tev`. `None` when it is longer than Kubernetes takes.
+pub fn slice_attribute(slice: &Name) -> Option<String> {
+    /// Longest name of an attribute (resource.k8s.io/v1).
+    const LONGEST: usize = 32;
+    let plain: String = slice
+        .as_str()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
+    let name = match plain.starts_with(|c: char| c.is_ascii_digit()) {
+        true => format!("_{plain}"),
+        false => plain,
+    };
+    (name.len() <= LONGEST).then_some(name)
 }
 
 /// Condition of a claim's device: what it asks of the VDN was agreed. Written by the controller.
@@ -293,6 +315,19 @@ mod tests {
             all[name] = value;
         }
         all
+    }
+
+    #[test]
+    fn a_slice_is_an_attribute_that_kubernetes_takes() {
+        for (slice, attribute) in [
+            ("lhc", Some("lhc")),
+            ("lhc-run3", Some("lhc_run3")),
+            ("7tev", Some("_7tev")),
+            ("a-name-that-is-longer-than-32-characters", None),
+        ] {
+            let found = slice_attribute(&slice.parse().unwrap());
+            assert_eq!(found.as_deref(), attribute);
+        }
     }
 
     #[test]

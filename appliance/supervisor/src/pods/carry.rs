@@ -166,9 +166,10 @@ fn wish(entry: &Entry) -> prepare::Wish {
         ifname: entry.ifname.clone(),
         class: entry.request.nic_class,
         nic: entry.request.nic.clone(),
-        slice: entry.request.slice.clone(),
+        slice: entry.request.slice.clone().map(prepare::Which::Named),
         memory: entry.memory,
         streams: entry.streams,
+        terms: prepare::Terms::default(),
     }
 }
 

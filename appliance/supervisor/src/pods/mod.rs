@@ -18,6 +18,7 @@ mod sweep;
 mod view;
 mod watch;
 
+pub(crate) mod take_back;
 pub use watch::run;
 
 use crate::Host;
@@ -39,7 +40,7 @@ use std::{
 use uuid::Uuid;
 
 /// Streams that a pod of another engine is prepared for: nobody says how many it has.
-const STREAMS: u32 = 8;
+pub(crate) const STREAMS: u32 = 8;
 
 /// The pods of this host.
 #[derive(Debug, Clone)]
@@ -239,12 +240,23 @@ impl Pods {
             ifname: request.ifname,
             class: request.class,
             nic: request.nic,
-            slice: request.slice,
+            slice: request.slice.map(prepare::Which::Named),
             memory: None,
             streams: STREAMS,
         };
-        prepare::prepare(&self.0.host, &self.0.choosing, &wish).await
+        self.prepare_as(&wish).await
     }
+
+    /// Prepares an interface.
+    pub(crate) async fn prepare_as(&self, wish: &prepare::Wish) -> Result<Prepared, Problem> {
+        prepare::prepare(&self.0.host, &self.0.choosing, wish).await
+    }
+
+    /// Keeps everybody else from preparing and from choosing a NIC.
+    pub(crate) async fn choosing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.choosing.lock().await
+    }
+            terms: prepare::Terms::default(),
 
     /// Somebody attached or detached something: look now.
     pub fn notice(&self, notice: &Notice) {

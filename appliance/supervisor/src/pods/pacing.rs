@@ -1,11 +1,12 @@
 //! What an interface may send now, kept in its sandbox and told to the controller.
 //!
 //! While a slice carries, its members on this host may send at its rate, in equal parts where
-//! several pods share it on one NIC. Before its start, after its end, when it is lost, and without
+//! several pods share it on one NIC; one with an agreed part has that. Before its start, after its end, when it is lost, and without
 //! a slice an interface is **best effort: 1 % of its NIC's speed**, at least 1 Mbit/s. Never unpaced:
 //! that would take a shared wide-area link from those who reserved it. A controller that is silent
 //! changes nothing until the end that is written in the prepared file.
 
+use super::share;
 use crate::{Host, SliceView, gateway, inventory};
 use dtn_api::{
     HostId, IfName, Problem, Rate,
@@ -97,17 +98,28 @@ struct Sender {
     binding: Option<SliceBinding>,
     rate: Rate,
 }
-
-/// The rates of all senders: those of one slice on one NIC share it in equal parts.
-fn share(senders: &mut [Sender]) {
-    let mut counts: BTreeMap<(Uuid, String), u64> = BTreeMap::new();
-    let group = |sender: &Sender| Some((sender.binding.as_ref()?.id, sender.nic.clone()));
-    for key in senders.iter().filter_map(group) {
-        *counts.entry(key).or_default() += 1;
+impl Sender {
+    fn agreed(&self) -> Option<u64> {
+        self.binding.as_ref()?.share_bps
     }
+}
+
+/// The rates of all senders: those of one slice on one NIC share it.
+fn share(senders: &mut [Sender]) {
+    let mut groups: BTreeMap<(Uuid, String), Vec<&mut Sender>> = BTreeMap::new();
     for sender in senders {
-        if let Some(count) = group(sender).and_then(|key| counts.get(&key)) {
-            sender.rate = sender.rate.fraction(1, *count);
+        if let Some(binding) = &sender.binding {
+            let key = (binding.id, sender.nic.clone());
+            groups.entry(key).or_default().push(sender);
+        }
+    }
+    for group in groups.values_mut() {
+        // the same for all, unless their bindings are of different times and the controller is silent
+        let total = group.iter().map(|sender| sender.rate).max();
+        let agreed: Vec<Option<u64>> = group.iter().map(|sender| sender.agreed()).collect();
+        let parts = share::parts(total.map_or(0, Rate::bps), &agreed);
+        for (sender, part) in group.iter_mut().zip(parts) {
+            sender.rate = Rate::from_bps(part);
         }
     }
 }
@@ -485,5 +497,16 @@ mod tests {
         share(&mut all);
         let rates: Vec<u64> = all.iter().map(|sender| sender.rate.bps()).collect();
         assert_eq!(rates, [300, 300, 300, 900, 900]);
+        // an agreed part is no part of another NIC's
+        let mut agreed = all.clone();
+        for sender in &mut agreed {
+            sender.rate = Rate::from_bps(900_000_000);
+        }
+        for at in [0, 3] {
+            agreed[at].binding.as_mut().unwrap().share_bps = Some(500_000_000);
+        }
+        share(&mut agreed);
+        let rates: Vec<u64> = agreed.iter().map(|s| s.rate.bps() / 1_000_000).collect();
+        assert_eq!(rates, [500, 200, 200, 500, 900]);
     }
 }

@@ -18,7 +18,8 @@ use dtn_api::{
 };
 use dtn_link::{Netns, atomic_file};
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
+use uuid::Uuid;
 
 use super::pacing;
 
@@ -29,17 +30,39 @@ const LARGEST: u64 = 1 << 20;
 
 /// What an interface shall have.
 #[derive(Debug, Clone)]
-pub(super) struct Wish {
-    pub(super) key: String,
-    pub(super) pod: PodIdentity,
-    pub(super) network: String,
-    pub(super) ifname: IfName,
-    pub(super) class: NicClass,
-    pub(super) nic: Option<IfName>,
-    pub(super) slice: Option<Name>,
+pub(crate) struct Wish {
+    pub(crate) key: String,
+    pub(crate) pod: PodIdentity,
+    pub(crate) network: String,
+    pub(crate) ifname: IfName,
+    pub(crate) class: NicClass,
+    pub(crate) nic: Option<IfName>,
+    pub(crate) slice: Option<Which>,
     /// Memory limit of the pod, and the streams that it is for.
-    pub(super) memory: Option<Size>,
-    pub(super) streams: u32,
+    pub(crate) memory: Option<Size>,
+    pub(crate) streams: u32,
+    /// What was agreed beyond the slice itself.
+    pub(crate) terms: Terms,
+}
+
+/// Which slice.
+#[derive(Debug, Clone)]
+pub(crate) enum Which {
+    /// The one of this name.
+    Named(Name),
+    /// This one, which somebody agreed on before.
+    Agreed(Uuid),
+}
+
+/// What an interface shall have that is not the usual.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Terms {
+    /// Its own part of the slice's rate, bits per second.
+    pub(crate) share_bps: Option<u64>,
+    /// Wished addresses.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// MTU in bytes.
+    pub(crate) mtu: Option<u32>,
 }
 
 impl Wish {
@@ -49,18 +72,18 @@ impl Wish {
     }
 }
 
-pub(super) fn client_id(engine: &str, host: &Name, key: &str, ifname: &IfName) -> String {
+pub(crate) fn client_id(engine: &str, host: &Name, key: &str, ifname: &IfName) -> String {
     format!("{engine}:{host}/{key}/{ifname}")
 }
 
 /// Has all of it and writes the file; what was prepared before for another interface stays.
-pub(super) async fn prepare(
+pub(crate) async fn prepare(
     host: &Host,
     choosing: &tokio::sync::Mutex<()>,
     wish: &Wish,
 ) -> Result<Prepared, Problem> {
     let slice = match &wish.slice {
-        Some(name) => Some(booked(host, name).await?),
+        Some(which) => Some(booked(host, which).await?),
         None => None,
     };
     let _choosing = choosing.lock().await;
@@ -102,8 +125,12 @@ pub(super) async fn prepare(
     Ok(prepared)
 }
 
-async fn booked(host: &Host, name: &Name) -> Result<Slice, Problem> {
-    let slice = host.uplink.slice_by_name(name).await?;
+async fn booked(host: &Host, which: &Which) -> Result<Slice, Problem> {
+    let slice = match which {
+        Which::Named(name) => host.uplink.slice_by_name(name).await?,
+        Which::Agreed(id) => host.uplink.slice(*id).await?,
+    };
+    let name = &slice.spec.name;
     let committed = slice.status.reservation == Reservation::Committed;
     match committed && slice.booked_at(Timestamp::now()) {
         true => Ok(slice),
@@ -196,7 +223,7 @@ async fn lease(
         client_id: client.to_owned(),
         mac,
         location: None,
-        requested_ips: Vec::new(),
+        requested_ips: wish.terms.addresses.clone(),
         lease_seconds: None,
         labels: BTreeMap::from([
             ("pod".into(), wish.pod.name.clone()),
@@ -215,16 +242,16 @@ async fn interface(
     lease: Option<Lease>,
 ) -> Result<PreparedInterface, Problem> {
     let wanted = slice.and_then(|slice| slice.spec.addressing.as_ref());
-    let mtu = match (&lease, wanted) {
+    let mtu = wish.terms.mtu.unwrap_or(match (&lease, wanted) {
         (Some(lease), _) => lease.mtu,
         (None, Some(addressing)) => addressing.mtu,
         (None, None) => ETHERNET.min(nic.mtu),
-    };
+    });
     if wish.class == NicClass::Shared && mtu > nic.mtu {
         return Err(Problem::new(
             Kind::StateConflict,
             format!(
-                "the slice has an MTU of {mtu}, and the shared NIC {} has {}: ip link set {} mtu {mtu}",
+                "an MTU of {mtu} is wanted, and the shared NIC {} has {}: ip link set {} mtu {mtu}",
                 nic.name, nic.mtu, nic.name
             ),
         ));
@@ -233,7 +260,8 @@ async fn interface(
     let rate = slice.map_or(unbooked, |slice| {
         pacing::of_slice(slice, Timestamp::now(), unbooked)
     });
-    let profile = profile(host, wish, rate, mtu).await?;
+    let own = wish.terms.share_bps.map_or(rate, Rate::from_bps).min(rate);
+    let profile = profile(host, wish, own, mtu).await?;
     for note in &profile.notes {
         tracing::info!(pod = wish.pod.name, "{note}");
     }
@@ -253,7 +281,7 @@ async fn interface(
                 class: slice.spec.qos.class,
                 rate_bps: rate.bps(),
                 ends_at: slice.spec.schedule.end,
-                share_bps: None,
+                share_bps: wish.terms.share_bps,
             })
             .into_iter()
             .collect(),
@@ -392,6 +420,7 @@ mod tests {
             slice: None,
             memory: None,
             streams: 8,
+            terms: Terms::default(),
         }
     }
     fn slice_of(last: u8) -> Slice {
