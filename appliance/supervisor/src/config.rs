@@ -6,8 +6,10 @@
 //! `config/dtnd.toml` of the source tree is the reference: every field with its meaning.
 
 mod gateways;
+mod kubernetes;
 
 pub use gateways::GatewayConfig;
+pub use kubernetes::KubernetesConfig;
 
 use dtn_api::{
     IfName, MacAddress, Name, PciAddress, Rate, Span,
@@ -37,6 +39,7 @@ pub const FIELDS: &[(&str, &[&str])] = &[
             "nic",
             "gateway",
             "podman",
+            "kubernetes",
             "cni",
             "workloads",
             "data",
@@ -63,6 +66,7 @@ pub const FIELDS: &[(&str, &[&str])] = &[
         ],
     ),
     ("podman", &["socket"]),
+    ("kubernetes", &["node", "kubeconfig", "kubelet-dir"]),
     ("cni", &["bin-dir"]),
     ("workloads", &["dir"]),
     ("data", &["dir"]),
@@ -131,6 +135,8 @@ pub struct Config {
     pub gateways: Vec<GatewayConfig>,
     /// Socket of podman's REST service.
     pub podman_socket: PathBuf,
+    /// The Kubernetes node that this host is, where it is one.
+    pub kubernetes: Option<KubernetesConfig>,
     /// Folder of the CNI plugin binaries.
     pub cni_bin_dir: PathBuf,
     /// Folder of the pod templates.
@@ -191,10 +197,12 @@ impl Config {
                 format!("{log:?} is not a level or filter: {e}"),
             );
         }
+        let kubernetes = kubernetes::read(reader, host.as_ref());
         Some(Self {
             host: host?,
             nics,
             gateways,
+            kubernetes,
             podman_socket: reader.path("podman.socket", "/run/podman/podman.sock"),
             cni_bin_dir: reader.path("cni.bin-dir", "/opt/cni/bin"),
             workload_dir: reader.path("workloads.dir", "/usr/share/dtn/workloads"),
@@ -285,6 +293,7 @@ pub(crate) fn example(host: &str) -> Config {
         nics: Vec::new(),
         gateways: Vec::new(),
         podman_socket: "/run/podman/podman.sock".into(),
+        kubernetes: None,
         cni_bin_dir: "/opt/cni/bin".into(),
         workload_dir: "/usr/share/dtn/workloads".into(),
         data_dir: "/srv/dtn".into(),

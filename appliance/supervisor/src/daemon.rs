@@ -3,7 +3,9 @@
 //! manager starts it anew; pods go on meanwhile.
 
 use crate::{
-    Config, Host, Places, declare,
+    Config, Host, Places, cluster,
+    cluster::Cluster,
+    declare,
     driver::Negotiations,
     gateway::{self, Gateways},
     local_api::{self, Views, serve},
@@ -68,12 +70,14 @@ pub async fn run_until(config: Config, places: Places, stop: CancellationToken) 
     let leases = Leases::default();
     let pods = Pods::new(host.clone()).context("preparing to speak with podman")?;
     let gateways = Gateways::new(host.clone());
+    let node = Cluster::new(&host, &pods);
     let views = Arc::new(Views::new(
         host.clone(),
         negotiations.clone(),
         leases.clone(),
         pods.clone(),
         gateways.clone(),
+        node.clone(),
     ));
 
     let socket = host.places.socket();
@@ -100,6 +104,9 @@ pub async fn run_until(config: Config, places: Places, stop: CancellationToken) 
     parts.spawn(releases::run(host.clone(), stop.clone()));
     parts.spawn(pods::run(pods, stop.clone()));
     parts.spawn(gateway::run(gateways, stop.clone()));
+    if let Some(node) = node {
+        parts.spawn(cluster::run(node, stop.clone()));
+    }
     parts.spawn(slices::watch_ends(host.uplink.watch(), stop.clone()));
     let (ping, pings) = mpsc::channel(1);
     let watchdog = notify::watchdog(host.places.clone(), ping, stop.clone());
@@ -154,6 +161,7 @@ fn sweep(places: &Places) {
         places.gateways(),
         places.identity(),
         places.pods(),
+        places.claims(),
         places.prepared(),
     ] {
         match dtn_link::atomic_file::sweep(&folder) {

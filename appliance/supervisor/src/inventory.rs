@@ -265,11 +265,14 @@ impl Inventory {
         let (records, torn) = records(places);
         for record in records {
             for held in &record.interfaces {
-                let told = |claim: &Claim| claim.key == record.key && claim.ifname == held.ifname;
+                let told =
+                    |claim: &&mut Claim| claim.key == record.key && claim.ifname == held.ifname;
                 let Ok(name) = held.before.name.parse() else {
                     continue;
                 };
-                if claims.iter().any(told) {
+                if let Some(claim) = claims.iter_mut().find(told) {
+                    // another engine's sandbox is where its runtime put it
+                    claim.netns.clone_from(&held.netns);
                     continue;
                 }
                 claims.push(Claim {

@@ -14,6 +14,7 @@
 
 pub mod config;
 pub mod daemon;
+pub mod cluster;
 pub mod declare;
 pub mod driver;
 mod failpoint;

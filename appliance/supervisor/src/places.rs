@@ -60,6 +60,10 @@ impl Places {
     pub fn pods(&self) -> PathBuf {
         self.state().join("pods")
     }
+    /// Claims of Kubernetes that are prepared here, one file each.
+    pub fn claims(&self) -> PathBuf {
+        self.state().join("claims")
+    }
     /// What is ready to be attached, one file per pod.
     pub fn prepared(&self) -> PathBuf {
         self.run().join("prepared")
@@ -87,6 +91,7 @@ impl Places {
             self.gateways(),
             self.identity(),
             self.pods(),
+            self.claims(),
             self.prepared(),
             self.netns(),
         ] {

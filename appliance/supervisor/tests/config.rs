@@ -81,6 +81,19 @@ fn gateways_name_nics_of_the_same_file() {
 }
 
 #[test]
+fn a_host_is_a_node_of_kubernetes_when_it_says_so() {
+    let good = config_dir().join("testdata/dtnd/good");
+    let read = |name: &str| config::load(&good.join(name)).unwrap().config.kubernetes;
+    assert_eq!(read("least.toml"), None);
+    let named = read("kubernetes.toml").unwrap();
+    assert_eq!(named.node, "dtn1.example.org");
+    assert_eq!(named.kubelet_dir, Path::new("/srv/kubelet"));
+    let bare = read("kubernetes-bare.toml").unwrap();
+    assert_eq!((bare.node.as_str(), bare.kubeconfig), ("dtn1", None));
+    assert_eq!(bare.kubelet_dir, Path::new("/var/lib/kubelet"));
+}
+
+#[test]
 fn a_host_without_a_nic_is_warned_of() {
     let file = config_dir().join("testdata/dtnd/good/least.toml");
     let warnings = config::load(&file).unwrap().warnings;
@@ -101,7 +114,7 @@ fn the_annotated_default_shows_every_field_and_every_default() {
         let section = section(&text, table);
         for key in *keys {
             // a table that has no default stands there commented out
-            let heads = ["[{key}]", "[[{key}]]", "# [[{key}]]"];
+            let heads = ["[{key}]", "[[{key}]]", "# [{key}]", "# [[{key}]]"];
             let heads = heads.map(|head| format!("\n{}", head.replace("{key}", key)));
             if table.is_empty() && heads.iter().any(|head| text.contains(head)) {
                 continue;
@@ -135,6 +148,7 @@ fn section(text: &str, table: &str) -> Vec<String> {
     let heads = [
         format!("[{table}]"),
         format!("[[{table}]]"),
+        format!("# [{table}]"),
         format!("# [[{table}]]"),
     ];
     lines

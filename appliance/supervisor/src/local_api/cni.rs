@@ -87,5 +87,8 @@ async fn prepare(
 /// A hint only: it is taken note of and looked at soon.
 async fn notice(State(views): State<Arc<Views>>, Body(notice): Body<Notice>) -> Answer<StatusCode> {
     views.pods.notice(&notice);
+    if let Some(cluster) = &views.cluster {
+        cluster.notice();
+    }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,8 +1,8 @@
 //! What the contract shows, put together from the parts of the supervisor.
 
 use crate::{
-    Host, driver::Negotiations, gateway::Gateways, host_facts::HostReader, metrics, notify,
-    pods::Pods, renew::Leases, slices,
+    Host, cluster::Cluster, driver::Negotiations, gateway::Gateways, host_facts::HostReader,
+    metrics, notify, pods::Pods, renew::Leases, slices,
 };
 use dtn_api::{
     HostId,
@@ -36,6 +36,8 @@ pub struct Views {
     pub pods: Pods,
     /// Gateways.
     pub gateways: Gateways,
+    /// The node of Kubernetes that this host is, where it is one.
+    pub cluster: Option<Cluster>,
     /// When this process started.
     pub started_at: Timestamp,
     facts: Mutex<Option<HostReader>>,
@@ -49,6 +51,7 @@ impl Views {
         leases: Leases,
         pods: Pods,
         gateways: Gateways,
+        cluster: Option<Cluster>,
     ) -> Self {
         let facts = HostReader::new()
             .inspect_err(|why| tracing::warn!("{why}: not part of the metrics"))
@@ -59,6 +62,7 @@ impl Views {
             leases,
             pods,
             gateways,
+            cluster,
             started_at: Timestamp::now(),
             facts: Mutex::new(facts),
         }
@@ -113,6 +117,7 @@ impl Views {
             self.pods.ready().await,
         ];
         checks.extend(self.gateways.checks());
+        checks.extend(self.cluster.as_ref().map(Cluster::check));
         let counts = self.counts(nics.as_ref().map_or(&[][..], |look| &look.nics));
         let next = next_step(&checks, identity.is_some(), &counts);
         Status {
