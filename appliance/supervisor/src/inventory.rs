@@ -130,8 +130,14 @@ impl Inventory {
     }
 
     async fn storage(&self, conn: &Conn) -> Result<StorageLinks, Problem> {
-        let found =
-            storage::of_host(Path::new("/proc/self/mountinfo"), &self.0.sysfs).map_err(reading)?;
+        let mounts = |of: &str| storage::of_host(Path::new(of), &self.0.sysfs).map_err(reading);
+        let mut found = mounts("/proc/self/mountinfo")?;
+        // in a container it is the first process of the host that sees what the host lives on
+        for one in mounts("/proc/1/mountinfo")? {
+            if !found.contains(&one) {
+                found.push(one);
+            }
+        }
         storage::storage_links(conn, found).await.map_err(reading)
     }
 
