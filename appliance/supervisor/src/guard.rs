@@ -132,6 +132,7 @@ fn storage(facts: &Facts<'_>, dependents: &[u32], verdict: &mut Verdict) {
 fn addresses(facts: &Facts<'_>, moved: bool, dependents: &[u32], verdict: &mut Verdict) {
     let used: Vec<String> = dependents
         .iter()
+        .filter(|index| !facts.ours.contains(index))
         .flat_map(|index| facts.host.addresses_of(*index))
         .filter(|address| !address.is_link_local())
         .map(|address| address.net.to_string())

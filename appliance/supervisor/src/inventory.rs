@@ -171,13 +171,19 @@ impl Inventory {
         }
         let class = config.map(|config| config.class);
         let owners = owner::of(self.0.places.root(), link.index, &link.name).map_err(reading)?;
+        let ours: Vec<u32> = host
+            .links
+            .iter()
+            .filter(|link| link.name.starts_with(crate::shim::decide::PREFIX))
+            .map(|link| link.index)
+            .collect();
         let verdict = guard::judge(&guard::Facts {
             host,
             link,
             class,
             owners: &owners,
             storage,
-            ours: &[],
+            ours: &ours,
         });
         let speed = speed(facts.speed, config);
         self.seen().insert(key_of(&identity), (speed, mac));

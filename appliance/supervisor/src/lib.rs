@@ -7,14 +7,16 @@
 //! * [`negotiate`] (pure) with [`driver`]: how a wish becomes a slice.
 //! * [`slices`], [`renew`], [`releases`]: slices, leases and what has still to be given back.
 //! * [`pods`]: prepare, engine, attachment, rescue, pacing.
+//! * [`cluster`]: this host as a node of Kubernetes.
+//! * [`shim`]: the host's own way to pods on macvlan.
 //! * [`gateway`]: forwarding between slices and an external network, by access rules.
 //! * [`local_api`], [`metrics`], [`notify`]: how others see it.
 //!
 //! Everything is put together in [`daemon`]; the parts get what they need from a [`Host`].
 
+pub mod cluster;
 pub mod config;
 pub mod daemon;
-pub mod cluster;
 pub mod declare;
 pub mod driver;
 mod failpoint;
@@ -31,6 +33,7 @@ pub mod places;
 pub mod pods;
 pub mod releases;
 pub mod renew;
+pub mod shim;
 pub mod slices;
 pub mod uplink;
 

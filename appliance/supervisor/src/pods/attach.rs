@@ -4,7 +4,7 @@
 use crate::Host;
 use dtn_api::{IfName, Problem, nic::NicClass, problem::Kind};
 use dtn_cni::{
-    conf,
+    CniError, conf,
     reconcile::{self, Homecoming, Leases},
 };
 use serde::Deserialize;
@@ -151,27 +151,56 @@ pub(crate) async fn bring_home(
     ifname: Option<&IfName>,
     leases: Leases,
 ) -> Result<Vec<Homecoming>, Problem> {
-    let places = conf::Places::below(host.places.root());
-    let (owned, one) = (key.to_owned(), ifname.cloned());
-    // its locks wait in the thread, so it gets one of its own
-    let runtime = tokio::runtime::Handle::current();
-    let done = tokio::task::spawn_blocking(move || {
-        runtime.block_on(reconcile::reconcile(&places, &owned, one.as_ref(), leases))
+    let one = ifname.cloned();
+    let home = in_thread(host, key, async move |places, key| {
+        reconcile::reconcile(&places, &key, one.as_ref(), leases).await
     });
+    Ok(told(key, home.await?))
+}
+
+/// Takes home what a pod has in sandboxes that are gone; nothing while its sandbox is there.
+pub(crate) async fn rescue(host: &Host, key: &str) -> Result<Vec<Homecoming>, Problem> {
+    let home = in_thread(host, key, async |places, key| {
+        reconcile::abandoned(&places, &key).await
+    });
+    Ok(told(key, home.await?))
+}
+
+/// Gives back what a plugin asked for and did not come to use.
+pub(crate) async fn unused(host: &Host, key: &str, ifname: &IfName) -> Result<(), Problem> {
+    let ifname = ifname.clone();
+    in_thread(host, key, async move |places, key| {
+        reconcile::unused(&places, &key, &ifname).await
+    })
+    .await
+}
+
+/// Its locks wait in the thread, so it gets one of its own.
+async fn in_thread<T, F>(host: &Host, key: &str, work: F) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: AsyncFnOnce(conf::Places, String) -> Result<T, CniError> + Send + 'static,
+{
+    let places = conf::Places::below(host.places.root());
+    let owned = key.to_owned();
+    let runtime = tokio::runtime::Handle::current();
+    let done = tokio::task::spawn_blocking(move || runtime.block_on(work(places, owned)));
     let internal = |why: &dyn std::fmt::Display| {
         Problem::new(Kind::Internal, format!("taking home what {key} has: {why}"))
     };
-    let home = done
-        .await
+    done.await
         .map_err(|e| internal(&e))?
-        .map_err(|e| internal(&e))?;
+        .map_err(|e| internal(&e))
+}
+
+fn told(key: &str, home: Vec<Homecoming>) -> Vec<Homecoming> {
     for one in &home {
         tracing::info!(pod = key, ifname = %one.ifname, nic = one.nic, home = ?one.home, "an interface left its pod");
         for note in &one.notes {
             tracing::warn!(pod = key, ifname = %one.ifname, "{note}");
         }
     }
-    Ok(home)
+    home
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! [`book`] has what was asked, [`look`] reads what is so, [`decide`] says what to do next, and
 //! [`carry`] does it; deploying, restarting, booting and undeploying are the same loop. [`pacing`]
-//! keeps the rates true, [`sweep`] clears up after pods that nobody knows any more.
+//! keeps the rates true, [`sweep`] clears up after pods that nobody knows any more, [`rescue`] after
+//! those of another engine whose runtime forgot them.
 
 pub(crate) mod attach;
 pub mod book;
@@ -14,11 +15,13 @@ pub mod manifest;
 pub(crate) mod pacing;
 pub mod podman;
 pub(crate) mod prepare;
+mod rescue;
+mod share;
 mod sweep;
+pub(crate) mod take_back;
 mod view;
 mod watch;
 
-pub(crate) mod take_back;
 pub use watch::run;
 
 use crate::Host;
@@ -243,6 +246,7 @@ impl Pods {
             slice: request.slice.map(prepare::Which::Named),
             memory: None,
             streams: STREAMS,
+            terms: prepare::Terms::default(),
         };
         self.prepare_as(&wish).await
     }
@@ -256,7 +260,6 @@ impl Pods {
     pub(crate) async fn choosing(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.0.choosing.lock().await
     }
-            terms: prepare::Terms::default(),
 
     /// Somebody attached or detached something: look now.
     pub fn notice(&self, notice: &Notice) {
@@ -273,8 +276,21 @@ impl Pods {
             .paced()
     }
 
+    /// Whether Kubernetes runs the pods of this host and there is no podman beside it.
+    fn podman_is_away(&self) -> bool {
+        let config = &self.0.host.config;
+        config.kubernetes.is_some() && !config.podman_socket.exists()
+    }
+
     /// Whether the engine answers.
     pub async fn ready(&self) -> Check {
+        if self.podman_is_away() {
+            return Check {
+                name: "podman".to_owned(),
+                ok: true,
+                detail: "not there: Kubernetes runs the pods of this host".to_owned(),
+            };
+        }
         let (ok, detail) = match self.0.engine.version().await {
             Ok(version) => (true, version),
             Err(e) => (false, e.to_string()),

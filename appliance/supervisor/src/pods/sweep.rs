@@ -2,18 +2,15 @@
 //! files that nobody attached, pins of nothing.
 //!
 //! Invariant: nothing is taken from a pod that runs. What another engine's pod has is its runtime's
-//! to give back (DEL, GC), unless its sandbox is gone and with it everyone who could.
+//! to give back (DEL, GC), unless its sandbox is gone and with it everyone who could: see
+//! [`super::rescue`].
 
-use super::{Pods, attach, book, prepare};
+use super::{Pods, attach, book, prepare, rescue};
 use crate::{gateway, inventory};
-use dtn_api::{Problem, problem::Kind};
+use dtn_api::{Problem, attachment::Prepared, problem::Kind};
 use dtn_cni::{reconcile::Leases, record::AttachmentRecord};
 use dtn_link::{Netns, netns};
-use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
-
-/// How long a prepared file of another engine's pod may wait for its ADD.
-const WAIT: SignedDuration = SignedDuration::from_mins(10);
 
 /// Whether a record belongs to a pod of ours.
 fn ours(record: &AttachmentRecord) -> bool {
@@ -23,39 +20,53 @@ fn ours(record: &AttachmentRecord) -> bool {
         .is_some_and(|pod| pod.engine == "podman")
 }
 
-/// One pass.
+/// One pass. What of it fails does not keep the rest from being done.
 pub(super) async fn orphans(pods: &Pods) -> Result<(), Problem> {
-    let host = &pods.0.host;
-    let running: BTreeSet<String> = pods
-        .0
-        .engine
-        .pods()
-        .await?
-        .into_iter()
-        .map(|p| p.uid)
-        .collect();
-    // the book after the engine: what is deployed in between is in it
-    let (entries, torn) = book::list(&host.places)?;
-    if !torn.is_empty() {
-        return Ok(());
+    let of_others = rescue::once(&pods.0.host).await;
+    let known = known(pods).await?;
+    if let Some(known) = &known {
+        of_podman(pods, known).await?;
     }
-    let known: BTreeSet<&str> = entries.iter().map(|entry| entry.uid.as_str()).collect();
-    let stray = |key: &str| !known.contains(key) && !running.contains(key);
+    pins(pods, known.as_ref())?;
+    of_others
+}
+
+/// The UIDs of our own pods; `None` while they are not known.
+async fn known(pods: &Pods) -> Result<Option<BTreeSet<String>>, Problem> {
+    if pods.podman_is_away() {
+        return Ok(None);
+    }
+    let running = pods.0.engine.pods().await?;
+    // the book after the engine: what is deployed in between is in it
+    let (entries, torn) = book::list(&pods.0.host.places)?;
+    if !torn.is_empty() {
+        return Ok(None);
+    }
+    let entries = entries.into_iter().map(|entry| entry.uid);
+    Ok(Some(
+        running.into_iter().map(|p| p.uid).chain(entries).collect(),
+    ))
+}
+
+/// Attachments and prepared files of our own that belong to none of them.
+async fn of_podman(pods: &Pods, known: &BTreeSet<String>) -> Result<(), Problem> {
+    let host = &pods.0.host;
     let (records, _) = inventory::records(&host.places);
-    for record in records.iter().filter(|r| ours(r) && stray(&r.key)) {
+    for record in records
+        .iter()
+        .filter(|r| ours(r) && !known.contains(&r.key))
+    {
         tracing::warn!(key = record.key, "an attachment of no pod is taken home");
         attach::bring_home(host, &record.key, None, Leases::Release).await?;
     }
-    let attached: BTreeSet<&str> = records.iter().map(|record| record.key.as_str()).collect();
-    for prepared in inventory::prepared_files(&host.places.prepared())? {
-        let own = prepared.pod.engine == "podman";
-        let old = Timestamp::now().duration_since(prepared.prepared_at) > WAIT;
-        let gone = match own {
-            true => stray(&prepared.key),
-            false => old && !attached.contains(prepared.key.as_str()),
-        };
+    let stray = |prepared: &Prepared| {
         // what a gateway is prepared for is the gateway's own to give back
-        if !gone || gateway::is_key(&prepared.key) {
+        prepared.pod.engine == "podman"
+            && !known.contains(&prepared.key)
+            && !gateway::is_key(&prepared.key)
+    };
+    for prepared in inventory::prepared_files(&host.places.prepared())? {
+        if !stray(&prepared) {
             continue;
         }
         tracing::info!(
@@ -68,11 +79,25 @@ pub(super) async fn orphans(pods: &Pods) -> Result<(), Problem> {
         let path = host.places.prepared_file(&prepared.key);
         dtn_link::atomic_file::remove(&path).map_err(|e| failed(&e))?;
     }
+    Ok(())
+}
+
+/// Pins of sandboxes in which nothing of ours is. Those of our own pods are named after the pod, and
+/// those that a plugin made for another engine's after pod and sandbox (`UID.INODE`).
+fn pins(pods: &Pods, known: Option<&BTreeSet<String>>) -> Result<(), Problem> {
+    let host = &pods.0.host;
     let folder = host.places.netns();
     for pin in std::fs::read_dir(&folder).map_err(|e| failed(&e))? {
         let pin = pin.map_err(|e| failed(&e))?;
         let key = pin.file_name().to_string_lossy().into_owned();
-        if !stray(&key) || gateway::is_key(&key) || holds_a_nic(&records, &pin.path()) {
+        let of_a_plugin = key.contains('.');
+        let stray = of_a_plugin || known.is_some_and(|known| !known.contains(&key));
+        if !stray || gateway::is_key(&key) {
+            continue;
+        }
+        // after the pin was seen: whoever makes one has a record before
+        let (records, torn) = inventory::records(&host.places);
+        if !torn.is_empty() || holds_a_nic(&records, &pin.path()) {
             continue;
         }
         tracing::info!(pin = %pin.path().display(), "a pin of no pod is taken away");

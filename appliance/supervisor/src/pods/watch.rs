@@ -3,6 +3,7 @@
 //! goes on from where it was, and running traffic is not touched.
 
 use super::{Pods, book, carry::Came, decide::Health, pacing, sweep};
+use crate::shim;
 use dtn_api::Problem;
 use std::{collections::BTreeMap, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,10 @@ pub async fn run(pods: Pods, stop: CancellationToken) {
         slices.borrow_and_update();
         pods.look(&mut told).await;
         pacing::once(&pods.0.host, &pods.0.readings).await;
+        match shim::once(&pods.0.host).await {
+            Ok(()) => drop(told.remove("shim")),
+            Err(problem) => tell(&mut told, "shim", &problem),
+        }
         tokio::select! {
             () = stop.cancelled() => {}
             () = pods.0.wake.notified() => {}
