@@ -1,5 +1,7 @@
 //! One client for both contracts: over TLS to a controller, over a unix socket to a local daemon.
 
+#[cfg(feature = "enrol")]
+pub mod enrolment;
 mod error;
 mod invitation;
 mod pin;

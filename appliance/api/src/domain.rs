@@ -91,6 +91,8 @@ pub enum InviteKind {
     Domain,
     /// A host of this domain.
     Host,
+    /// The controller of a Kubernetes cluster, which reads slices and changes nothing.
+    Cluster,
 }
 
 /// Body of `POST /invitations`.
@@ -98,7 +100,7 @@ pub enum InviteKind {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InviteRequest {
-    /// Domain or host.
+    /// Whom it is for.
     pub kind: InviteKind,
     /// Who is invited, by name.
     pub name: Name,
@@ -114,7 +116,7 @@ fn an_hour() -> u32 {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Invitation {
-    /// Domain or host.
+    /// Whom it is for.
     pub kind: InviteKind,
     /// Who invites.
     pub domain: Name,
@@ -140,8 +142,8 @@ impl std::fmt::Debug for Invitation {
     }
 }
 
-/// Body of `POST /enrolments`: a host turns an invitation into a certificate. The controller's
-/// certificate is checked against the pin before this is sent.
+/// Body of `POST /enrolments`: a host or a cluster turns an invitation into a
+/// certificate. The controller's certificate is checked against the pin before this is sent.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -156,7 +158,7 @@ pub struct Enrolment {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Enrolled {
-    /// The host's name in the domain.
+    /// Its name in the domain.
     pub name: Name,
     /// The domain.
     pub domain: Name,

@@ -18,6 +18,8 @@ pub enum Principal {
     Node(Name),
     /// Another domain's controller, by its certificate.
     Peer(Name),
+    /// The controller of a Kubernetes cluster, by its certificate: it reads what slices there are.
+    Cluster(Name),
     /// Nobody in particular.
     Anonymous,
     /// The controller itself: time passed, or another domain was told.
@@ -30,12 +32,17 @@ impl fmt::Display for Principal {
             Self::Operator => f.write_str("operator"),
             Self::Node(name) => write!(f, "node-agent/{name}"),
             Self::Peer(name) => write!(f, "peer/{name}"),
+            Self::Cluster(name) => write!(f, "{CLUSTER_ROLE}/{name}"),
             Self::Anonymous => f.write_str("anonymous"),
             Self::Itself => f.write_str("vdnd"),
         }
     }
 }
 
+/// Role of a host in its certificate's URI.
+pub const NODE_ROLE: &str = "node-agent";
+/// Role of a Kubernetes cluster's controller in its certificate's URI.
+pub const CLUSTER_ROLE: &str = "cluster";
 /// Role of a switch in its certificate's URI. It may connect as a switch, and ask for nothing.
 pub const SWITCH_ROLE: &str = "switch";
 
@@ -66,8 +73,11 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Option<(Name, String, Na
 /// The principal of a certificate that was verified with the authority of its own domain.
 pub fn principal_of(certificate: &CertificateDer<'_>, own_domain: &Name) -> Principal {
     match identity_of(certificate) {
-        Some((domain, role, name)) if role == "node-agent" && domain == *own_domain => {
+        Some((domain, role, name)) if role == NODE_ROLE && domain == *own_domain => {
             Principal::Node(name)
+        }
+        Some((domain, role, name)) if role == CLUSTER_ROLE && domain == *own_domain => {
+            Principal::Cluster(name)
         }
         Some((domain, role, name)) if role == "peer" && domain != *own_domain && name == domain => {
             Principal::Peer(domain)
@@ -112,6 +122,12 @@ pub fn permits(principal: &Principal, method: &Method, route: &str) -> bool {
             | "/stitches/inbound"
             | "/stitches/{id}/actions/{action}"
             | "/stitches/{id}/actions/extend" => *method == Method::POST,
+            _ => false,
+        },
+        // it negotiates with what it reads; NIC and lease are had by the hosts
+        Principal::Cluster(_) => match route {
+            "/slices" | "/slices/{id}" | "/hosts" | "/hosts/{id}" | "/topology" => get,
+            "/availability" => *method == Method::POST,
             _ => false,
         },
         Principal::Anonymous | Principal::Itself => false,
@@ -179,6 +195,7 @@ mod tests {
     #[test]
     fn what_is_not_in_the_table_is_denied() {
         let name: Name = "x".parse().unwrap();
+        let cluster = Principal::Cluster(name.clone());
         let (node, peer) = (Principal::Node(name.clone()), Principal::Peer(name));
         let cases = [
             (&Principal::Anonymous, Method::POST, "/enrolments", true),
@@ -193,6 +210,16 @@ mod tests {
             (&peer, Method::GET, "/hosts", false),
             (&peer, Method::GET, "/domain_document", true),
             (&peer, Method::POST, "/availability", true),
+            (&cluster, Method::GET, "/slices", true),
+            (&cluster, Method::GET, "/hosts", true),
+            (&cluster, Method::POST, "/availability", true),
+            (&cluster, Method::POST, "/slices", false),
+            (&cluster, Method::PUT, "/hosts/{id}", false),
+            (&cluster, Method::POST, "/slices/{id}/leases", false),
+            (&cluster, Method::PUT, "/slices/{id}/members/{host}", false),
+            (&cluster, Method::GET, "/leases", false),
+            (&cluster, Method::GET, "/events", false),
+            (&cluster, Method::GET, "/stitches", false),
             (&node, Method::POST, "/stitches/inbound", false),
             (&node, Method::POST, "/invitations", false),
             (&node, Method::POST, "/domains", false),

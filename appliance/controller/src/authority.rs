@@ -253,10 +253,6 @@ impl Authority {
         }
     }
 
-    /// A certificate for a host of the domain. From the request only the key is taken.
-    pub fn enrol(&self, host: &Name, csr_pem: &str, now: Timestamp) -> Result<String, Problem> {
-        self.certify("node-agent", host, csr_pem, now)
-    }
     /// A certificate for somebody of the domain in a role. From the request only the key is taken.
     pub fn certify(
         &self,
@@ -335,7 +331,7 @@ mod tests {
         wish.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let csr = wish.serialize_request(&key).unwrap().pem().unwrap();
         let pem = authority
-            .enrol(&"dtn-1".parse().unwrap(), &csr, now)
+            .certify("node-agent", &"dtn-1".parse().unwrap(), &csr, now)
             .unwrap();
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
         let who = crate::auth::identity_of(&der).unwrap();
@@ -346,7 +342,8 @@ mod tests {
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
         assert!(!parsed.is_ca());
         for junk in ["", "-----BEGIN X", &"a".repeat(LARGEST_REQUEST + 1)] {
-            assert!(authority.enrol(&"x".parse().unwrap(), junk, now).is_err());
+            let name = "x".parse().unwrap();
+            assert!(authority.certify("node-agent", &name, junk, now).is_err());
         }
     }
 }

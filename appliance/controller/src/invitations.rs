@@ -23,7 +23,7 @@ pub const MOST_TRIES: u32 = 5;
 pub struct InvitationRow {
     /// First part of the secret: names the invitation, so that wrong tries are counted against it.
     pub id: Uuid,
-    /// Domain or host.
+    /// Whom it is for.
     pub kind: InviteKind,
     /// Who is invited.
     pub name: Name,
@@ -104,7 +104,7 @@ pub enum Redeemed {
 /// Compares a secret with an invitation.
 pub fn redeem(
     row: &InvitationRow,
-    kind: InviteKind,
+    kinds: &[InviteKind],
     secret: &str,
     request_hash: &str,
     now: Timestamp,
@@ -124,7 +124,7 @@ pub fn redeem(
         row.tries += 1;
         return Redeemed::Wrong(row, unknown());
     }
-    if row.kind != kind {
+    if !kinds.contains(&row.kind) {
         return refuse("is for something else".into());
     }
     match &row.used {
@@ -162,10 +162,15 @@ mod tests {
         let (mut row, secret) = invite(&request(), now).unwrap();
         assert!(!serde_json::to_string(&row).unwrap().contains(&secret));
         assert_eq!(named_by(&secret), Some(row.id));
-        let host = InviteKind::Host;
+        let host = &[InviteKind::Host, InviteKind::Cluster];
         assert_eq!(redeem(&row, host, &secret, "csr", now), Redeemed::Valid);
-        let domain = redeem(&row, InviteKind::Domain, &secret, "csr", now);
+        let domain = redeem(&row, &[InviteKind::Domain], &secret, "csr", now);
         assert!(matches!(domain, Redeemed::Refused(_)));
+        let cluster = InvitationRow {
+            kind: InviteKind::Cluster,
+            ..row.clone()
+        };
+        assert_eq!(redeem(&cluster, host, &secret, "csr", now), Redeemed::Valid);
         let late = redeem(&row, host, &secret, "csr", later_by(now, 60));
         assert!(matches!(late, Redeemed::Refused(ref p) if p.detail.contains("ran out")));
         row.used = Some(Use {
@@ -185,12 +190,12 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let (mut row, secret) = invite(&request(), now).unwrap();
         for _ in 0..MOST_TRIES {
-            match redeem(&row, InviteKind::Host, "wrong", "csr", now) {
+            match redeem(&row, &[InviteKind::Host], "wrong", "csr", now) {
                 Redeemed::Wrong(next, _) => row = next,
                 other => panic!("{other:?}"),
             }
         }
-        let right = redeem(&row, InviteKind::Host, &secret, "csr", now);
+        let right = redeem(&row, &[InviteKind::Host], &secret, "csr", now);
         assert!(matches!(right, Redeemed::Refused(ref p) if p.detail.contains("void")));
         let long = InviteRequest {
             valid_seconds: LONGEST + 1,

@@ -21,7 +21,10 @@ const CALL: Duration = Duration::from_secs(20);
 const OTHER: &str = "02:00:00:00:00:03";
 
 async fn node(site: &Site, name: &str) -> Client {
-    let invitation = site.invite(InviteKind::Host, name).await;
+    enrolled(site, InviteKind::Host, name).await
+}
+async fn enrolled(site: &Site, kind: InviteKind, name: &str) -> Client {
+    let invitation = site.invite(kind, name).await;
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(Vec::new()).unwrap();
     let body = Enrolment {
@@ -116,6 +119,46 @@ async fn a_node_acts_for_itself_alone() {
         let answer = own.post::<_, serde_json::Value>(&path(closed), &body).await;
         assert!(refusal(answer).is(Kind::Forbidden), "{closed}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_reads_slices_and_changes_nothing() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let near = Site::new("rights-cluster", "daejeon", "busan", None).await;
+    let (cluster, host) = (
+        enrolled(&near, InviteKind::Cluster, "k8s").await,
+        node(&near, "dtn").await,
+    );
+    declare(&host, "dtn", NEAR, true).await.unwrap();
+    for open in ["/slices", "/hosts", "/topology"] {
+        let answer = cluster.get::<serde_json::Value>(&path(open)).await;
+        assert!(answer.is_ok(), "{open}: {answer:?}");
+    }
+    for closed in [
+        "/leases",
+        "/events",
+        "/stitches",
+        "/domains",
+        "/gateways",
+        "/fabric",
+        "/metrics",
+    ] {
+        let answer = cluster.get::<serde_json::Value>(&path(closed)).await;
+        assert!(refusal(answer).is(Kind::Forbidden), "{closed}");
+    }
+    // its name is no host's, also where it is the same
+    assert!(refusal(declare(&cluster, "k8s", OTHER, true).await).is(Kind::Forbidden));
+    let spec = json!({"name": "lhc", "qos": {"class": "guaranteed", "rate_bps": 1_000_000},
+        "schedule": window(), "members": [{"host": format!("{NEAR}-none")}]});
+    let asked = cluster
+        .post_once::<_, Slice>(&path("/slices"), "k1", &spec)
+        .await;
+    assert!(refusal(asked).is(Kind::Forbidden));
+    let invited = json!({"kind": "cluster", "name": "x"});
+    let answer = cluster
+        .post::<_, serde_json::Value>(&path("/invitations"), &invited)
+        .await;
+    assert!(refusal(answer).is(Kind::Forbidden));
 }
 
 #[tokio::test(flavor = "multi_thread")]

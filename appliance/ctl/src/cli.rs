@@ -1,7 +1,7 @@
 //! The command line: what can be typed, and what it means. Verbs are in a file each.
 
 use crate::{
-    access, config, deploy, domain, fabric, gateway, host, lab, lease,
+    access, cluster, config, deploy, domain, fabric, gateway, host, lab, lease,
     place::{LAB_STATE, Place},
     pods, slice, status,
 };
@@ -72,7 +72,7 @@ pub(crate) enum Verb {
     /// Addresses that vDHCP gave: list
     #[command(visible_alias = "leases")]
     Lease(lease::Args),
-    /// Gateways to external networks: list, show
+    /// Gateways to external networks: list, show, delete
     #[command(visible_alias = "gateways")]
     Gateway(gateway::Args),
     /// Who may pass a gateway: list, apply, set, remove, explain
@@ -85,6 +85,9 @@ pub(crate) enum Verb {
     /// Hosts of this domain: list, invite, join
     #[command(visible_alias = "hosts")]
     Host(host::Args),
+    /// Kubernetes clusters of this domain: invite
+    #[command(visible_alias = "clusters")]
+    Cluster(cluster::Args),
     /// Start a transfer pod from a template
     Deploy(deploy::Args),
     /// Take a pod down and bring its NIC home

@@ -16,7 +16,7 @@ use dtn_api::{
 };
 use std::io::Read;
 
-/// Options of `domain invite` and `host invite`.
+/// Options of `domain invite`, `host invite` and `cluster invite`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InviteArgs {
     /// Who is invited, by name
@@ -42,6 +42,7 @@ pub(crate) async fn invite(kind: InviteKind, args: &InviteArgs, context: &Contex
     let noun = match kind {
         InviteKind::Domain => "domain",
         InviteKind::Host => "host",
+        InviteKind::Cluster => "cluster",
     };
     let seconds = u32::try_from(args.valid.seconds())
         .map_err(|_| Failure::Usage(format!("--valid {}: at most 1d", args.valid)))?;
@@ -62,6 +63,7 @@ pub(crate) async fn invite(kind: InviteKind, args: &InviteArgs, context: &Contex
     let there = match kind {
         InviteKind::Domain => "on the controller of the other domain: dtnctl domain accept -",
         InviteKind::Host => "on the host that joins: dtnctl host join -",
+        InviteKind::Cluster => "where its Secret is made: dtn-cluster join -",
     };
     Ok(
         Done::text(encode_invitation(&invitation) + "\n").next(format!(
@@ -82,13 +84,14 @@ pub(crate) fn given(
     let text = text_of(&arg.invitation)?;
     let invitation = decode_invitation(&text).map_err(Failure::because)?;
     if invitation.kind != kind {
+        let command = context.place.command();
         let verb = match invitation.kind {
-            InviteKind::Domain => "domain accept",
-            InviteKind::Host => "host join",
+            InviteKind::Domain => format!("{command} domain accept"),
+            InviteKind::Host => format!("{command} host join"),
+            InviteKind::Cluster => "dtn-cluster join".to_owned(),
         };
         return Err(Failure::Usage(format!(
-            "this invitation is for another verb: {} {verb}",
-            context.place.command()
+            "this invitation is for another verb: {verb}"
         )));
     }
     if invitation.expires_at <= context.now {

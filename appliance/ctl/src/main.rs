@@ -10,6 +10,7 @@ mod access;
 mod answer;
 mod apply;
 mod cli;
+mod cluster;
 mod config;
 mod deploy;
 #[cfg(test)]
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         Verb::Access(args) => carry_out(access::run(args, &context)),
         Verb::Fabric(args) => carry_out(fabric::run(args, &context)),
         Verb::Host(args) => carry_out(host::run(args, &context)),
+        Verb::Cluster(args) => carry_out(cluster::run(args, &context)),
         Verb::Deploy(args) => carry_out(deploy::run(&args, &context)),
         Verb::Undeploy(args) => carry_out(deploy::undeploy(&args, &context)),
         Verb::Pods(args) => carry_out(pods::run(args, &context)),

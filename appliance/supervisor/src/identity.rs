@@ -7,19 +7,18 @@
 use crate::Places;
 use dtn_api::{
     Name, Problem,
-    domain::{Enrolled, Enrolment, Invitation, InviteKind},
+    client::enrolment::{KeyAndRequest, enrol},
+    domain::{Invitation, InviteKind},
     problem::Kind,
 };
 use dtn_link::atomic_file;
 use serde::{Deserialize, Serialize};
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 /// Version of the file that this build writes; a newer one is refused.
 const VERSION: u32 = 1;
 /// Largest such file: a key and two certificates are some 3 kB.
 const LARGEST: u64 = 64 << 10;
-/// Longest time for the controller to answer.
-const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Who this host is in its domain.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,31 +116,7 @@ pub async fn join(
     }
     check(&invitation, host, now)?;
     let pending = pending(places, invitation)?;
-    let client = dtn_api::client::Client::pinned(
-        &pending.invitation.url,
-        &pending.invitation.ca_pin,
-        DEADLINE,
-    )
-    .map_err(dtn_api::client::ClientError::into_problem)?;
-    let enrolled: Enrolled = client
-        .post(
-            &format!("{}/enrolments", dtn_api::VDN_BASE),
-            &Enrolment {
-                secret: pending.invitation.secret.clone(),
-                csr_pem: pending.csr_pem,
-            },
-        )
-        .await
-        .map_err(dtn_api::client::ClientError::into_problem)?;
-    if enrolled.name != *host || enrolled.domain != pending.invitation.domain {
-        return Err(Problem::new(
-            Kind::BackendError,
-            format!(
-                "the controller enrolled {} in {}, asked for was {host} in {}",
-                enrolled.name, enrolled.domain, pending.invitation.domain
-            ),
-        ));
-    }
+    let enrolled = enrol(&pending.invitation, &pending.csr_pem).await?;
     let identity = Identity {
         version: VERSION,
         host: enrolled.name,
@@ -163,7 +138,7 @@ fn check(invitation: &Invitation, host: &Name, now: jiff::Timestamp) -> Result<(
     if invitation.kind != InviteKind::Host {
         problem = problem.at(
             "/invitation/kind",
-            "it invites a domain: hosts join with what dtnctl host invite printed",
+            "it does not invite a host: hosts join with what dtnctl host invite printed",
         );
     }
     if invitation.name != *host {
@@ -201,36 +176,15 @@ fn pending(places: &Places, invitation: Invitation) -> Result<Pending, Problem> 
     if let Some(pending) = found {
         return Ok(pending);
     }
-    let (key_pem, csr_pem) = request(&invitation)
-        .map_err(|e| Problem::new(Kind::Internal, format!("making a key and a request: {e}")))?;
+    let made = KeyAndRequest::new(&invitation)?;
     let pending = Pending {
         version: VERSION,
         invitation,
-        key_pem,
-        csr_pem,
+        key_pem: made.key_pem,
+        csr_pem: made.csr_pem,
     };
     write(&file, &pending)?;
     Ok(pending)
-}
-
-/// A new key with its certificate request. The controller sets the names in the certificate; those
-/// in the request only say who asks.
-fn request(invitation: &Invitation) -> Result<(String, String), rcgen::Error> {
-    let key = rcgen::KeyPair::generate()?;
-    let mut params = rcgen::CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, invitation.name.as_str());
-    let spiffe = format!(
-        "spiffe://{}/node-agent/{}",
-        invitation.domain, invitation.name
-    );
-    params
-        .subject_alt_names
-        .push(rcgen::SanType::URI(spiffe.try_into()?));
-    let csr = params.serialize_request(&key)?.pem()?;
-    Ok((key.serialize_pem(), csr))
 }
 
 fn write(file: &std::path::Path, value: &impl Serialize) -> Result<(), Problem> {

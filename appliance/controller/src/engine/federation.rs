@@ -3,7 +3,7 @@
 use super::{Decision, Engine, bookings::not_federated, not_found};
 use crate::{
     admission::{Share, later_by},
-    auth::Principal,
+    auth::{CLUSTER_ROLE, NODE_ROLE, Principal},
     authority, document,
     fabric::edge::SITE_SWITCH,
     failpoint,
@@ -59,22 +59,27 @@ impl Engine {
         .await
     }
 
-    /// Turns an invitation into a certificate.
+    /// Turns an invitation into a certificate: a host's, or a cluster's, as it was made.
     pub async fn enrol(&self, enrolment: &Enrolment) -> Result<Enrolled, Problem> {
         let who = &Principal::Anonymous;
         self.redeem(
             who,
-            InviteKind::Host,
+            &[InviteKind::Host, InviteKind::Cluster],
             &enrolment.secret,
             &enrolment.csr_pem,
             |row, now| {
+                let (role, what) = match row.kind {
+                    InviteKind::Cluster => (CLUSTER_ROLE, "cluster.enrolled"),
+                    InviteKind::Host | InviteKind::Domain => (NODE_ROLE, "host.enrolled"),
+                };
+                let csr = &enrolment.csr_pem;
                 let answer = Enrolled {
                     name: row.name.clone(),
                     domain: self.config.domain.clone(),
-                    certificate_pem: self.authority.enrol(&row.name, &enrolment.csr_pem, now)?,
+                    certificate_pem: self.authority.certify(role, &row.name, csr, now)?,
                     ca_pem: self.authority.ca_pem().to_owned(),
                 };
-                Ok(Decision::only(answer).event("host.enrolled", None, row.name.to_string()))
+                Ok(Decision::only(answer).event(what, None, row.name.to_string()))
             },
         )
         .await
@@ -88,7 +93,7 @@ impl Engine {
         let asked = format!("{}\n{}\n{}", hello.domain, hello.ca_pem, hello.document_key);
         let who = &Principal::Anonymous;
         let answer = self
-            .redeem(who, InviteKind::Domain, secret, &asked, |row, now| {
+            .redeem(who, &[InviteKind::Domain], secret, &asked, |row, now| {
                 if row.name != hello.domain {
                     let problem = format!(
                         "the invitation is for domain {}, not {}",
@@ -124,7 +129,7 @@ impl Engine {
     async fn redeem<T: Serialize + DeserializeOwned>(
         &self,
         who: &Principal,
-        kind: InviteKind,
+        kinds: &[InviteKind],
         secret: &str,
         asked: &str,
         make: impl FnOnce(&InvitationRow, Timestamp) -> Result<Decision<T>, Problem>,
@@ -133,7 +138,7 @@ impl Engine {
         self.decide(who, |state, now| {
             let row = invitations::named_by(secret).and_then(|id| state.invitations.get(&id));
             let row = row.ok_or_else(invitations::unknown)?;
-            match invitations::redeem(row, kind, secret, &request_hash, now) {
+            match invitations::redeem(row, kinds, secret, &request_hash, now) {
                 Redeemed::Valid => {
                     let made = make(row, now)?;
                     let answer = serde_json::to_value(&made.answer).unwrap_or_default();

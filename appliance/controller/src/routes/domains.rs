@@ -18,7 +18,7 @@ use dtn_api::{
     slice::List,
 };
 
-/// Invite a host or another domain; the secret is shown once.
+/// Invite a host, a Kubernetes cluster or another domain; the secret is shown once.
 #[utoipa::path(post, path = "/invitations", tag = "domains", request_body = InviteRequest,
     responses((status = 201, body = Invitation), (status = "default", body = Problem)))]
 pub(super) async fn invite(
@@ -32,7 +32,7 @@ pub(super) async fn invite(
     ))
 }
 
-/// Turn an invitation into a host's certificate.
+/// Turn an invitation into a host's or a cluster's certificate.
 #[utoipa::path(post, path = "/enrolments", tag = "domains", request_body = Enrolment,
     responses((status = 200, body = Enrolled), (status = "default", body = Problem)))]
 pub(super) async fn enrol(
