@@ -7,13 +7,14 @@ use serde_json::Value;
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 /// A crate may depend on crates before it, never on one after it.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "dtn-mover",
     "dtn-openflow",
     "dtn-api",
     "dtn-measure",
     "dtn-workloads",
     "vdnd",
+    "dtn-cluster",
     "dtn-link",
     "dtn-tuning",
     "dtn-cni",
@@ -24,7 +25,7 @@ const ORDER: [&str; 12] = [
 
 /// What must not get in, and whom it must stay out of: the plugins start in milliseconds and need
 /// no network stack; the controller needs no kernel access; the vocabulary and the wire need nothing.
-const KEPT_OUT: [(&str, &[&str]); 5] = [
+const KEPT_OUT: [(&str, &[&str]); 6] = [
     (
         "dtn-cni",
         &[
@@ -32,6 +33,7 @@ const KEPT_OUT: [(&str, &[&str]); 5] = [
         ],
     ),
     ("vdnd", &["rtnetlink", "kube", "dtn-link"]),
+    ("dtn-cluster", &["rtnetlink", "dtn-link", "vdnd", "dtnd"]),
     ("dtn-link", &["reqwest", "axum", "kube"]),
     ("dtn-mover", &["tokio", "kube", "reqwest"]),
     ("dtn-openflow", &["tokio", "serde", "dtn-api"]),

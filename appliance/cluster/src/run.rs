@@ -1,0 +1,253 @@
+//! The program: watches, stands for election, and while it leads decides at every change and writes
+//! what differs.
+
+use crate::{
+    decide::{Slices, World, decide},
+    election::{self, Leading, Times, leads},
+    health::Health,
+    vdn,
+    world::{Own, Watched},
+    write::{self, Deed, Teller},
+};
+use anyhow::Context;
+use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use kube::{Api, Client, ResourceExt};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Changes that come within this are decided about together.
+const TOGETHER: Duration = Duration::from_millis(30);
+/// Without a change it is decided anew after this: windows begin and end by time alone.
+const AT_LEAST: Duration = Duration::from_secs(3);
+/// Claims that are written at a time.
+const AT_ONCE: usize = 8;
+
+/// What it needs to run.
+pub struct Settings {
+    /// The cluster's API server.
+    pub client: Client,
+    /// The domain's controller.
+    pub vdn: dtn_api::client::Client,
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Name of this process; no other has it.
+    pub me: String,
+    /// Times of the election.
+    pub times: Times,
+    /// How often slices are looked at, and how long they are believed.
+    pub look: (Duration, Duration),
+    /// What is told to probes.
+    pub health: Arc<Health>,
+}
+
+/// Runs until it is stopped; then the Lease is given up.
+pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    let watched = Watched::start(&settings.client);
+    let (tell_slices, slices) = watch::channel(None);
+    let (tell_leading, leading) = watch::channel(None);
+    let (every, believed) = settings.look;
+    let looking = tokio::spawn(vdn::watch(
+        settings.vdn.clone(),
+        every,
+        believed,
+        tell_slices,
+    ));
+    let electing = {
+        let (client, namespace) = (settings.client.clone(), settings.namespace.clone());
+        let (me, times, stop) = (settings.me.clone(), settings.times, stop.clone());
+        let ready = settings.health.clone();
+        tokio::spawn(async move {
+            // who is not ready does not lead: another may be
+            tokio::select! {
+                () = ready.wait() => {}
+                () = stop.cancelled() => return,
+            }
+            election::run(client, &namespace, &me, times, tell_leading, stop).await;
+        })
+    };
+    let mut rounds = Rounds {
+        settings: &settings,
+        watched: &watched,
+        slices,
+        leading,
+        own: None,
+        teller: Teller::default(),
+        begin: Instant::now(),
+    };
+    let decided = tokio::select! {
+        decided = rounds.forever() => decided,
+        () = stop.cancelled() => Ok(()),
+    };
+    stop.cancel();
+    looking.abort();
+    electing.await.context("standing for election")?;
+    decided
+}
+
+struct Rounds<'a> {
+    settings: &'a Settings,
+    watched: &'a Watched,
+    slices: watch::Receiver<Option<Slices>>,
+    leading: watch::Receiver<Leading>,
+    /// What was read and written since it leads; `None` when that has to be read anew.
+    own: Option<Own>,
+    teller: Teller,
+    begin: Instant,
+}
+
+impl Rounds<'_> {
+    async fn forever(&mut self) -> anyhow::Result<()> {
+        self.watched.ready().await.context("watching the cluster")?;
+        self.settings.health.is_ready();
+        loop {
+            self.settings.health.beat();
+            let led = leads(*self.leading.borrow());
+            self.settings.health.leads(led);
+            if led {
+                self.round().await;
+            } else {
+                self.own = None;
+            }
+            tokio::select! {
+                () = self.watched.changed() => {}
+                changed = self.slices.changed() => changed.context("looking at slices ended")?,
+                changed = self.leading.changed(), if !led => changed.context("the election ended")?,
+                () = sleep(AT_LEAST) => {}
+            }
+            sleep(TOGETHER).await;
+        }
+    }
+
+    /// Reads what has to be read, decides, writes what differs.
+    async fn round(&mut self) {
+        let call = self.settings.times.call;
+        let client = &self.settings.client;
+        if self.own.is_none() {
+            match timeout(call, Own::read(client)).await {
+                Ok(Ok(own)) => self.own = Some(own),
+                Ok(Err(e)) => return tracing::warn!("reading the claims: {e}"),
+                Err(_) => return tracing::warn!("reading the claims: no answer"),
+            }
+        }
+        let Some(own) = &mut self.own else { return };
+        for unseen in own.unseen(self.watched) {
+            match timeout(call, ask(client, &unseen)).await {
+                Ok(Ok(Some(claim))) => own.put(claim),
+                Ok(Ok(None)) => own.forget(&unseen.uid().unwrap_or_default()),
+                Ok(Err(e)) => return tracing::warn!("asking for a claim: {e}"),
+                Err(_) => return tracing::warn!("asking for a claim: no answer"),
+            }
+        }
+        let Some(slices) = self.slices.borrow_and_update().clone() else {
+            return;
+        };
+        let now = Timestamp::now();
+        let world = World {
+            claims: self.watched.claims(own),
+            slices,
+            tenants: self.watched.tenants(),
+            speeds: self.watched.speeds(),
+        };
+        let told = decide(&world, now);
+        self.settings.health.decided(&world, &told);
+        let deeds = write::deeds(&world, &told, now);
+        if !deeds.is_empty() {
+            self.carry_out(deeds).await;
+        }
+    }
+
+    async fn carry_out(&mut self, deeds: Vec<Deed>) {
+        let (settings, leading) = (self.settings, self.leading.clone());
+        let call = settings.times.call;
+        let written: Vec<_> = stream::iter(deeds)
+            .map(|deed| {
+                let leading = leading.clone();
+                async move {
+                    // asked for each one: what was begun while it led ends before another leads
+                    if !leads(*leading.borrow()) {
+                        return (deed, None);
+                    }
+                    let applied = timeout(call, write::apply(&settings.client, &deed)).await;
+                    (deed, Some(applied))
+                }
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        let mut said = Vec::new();
+        for (deed, outcome) in written {
+            let name = deed.claim.full_name();
+            match outcome {
+                None => self.own = None,
+                Some(Ok(Ok(claim))) => {
+                    if let Some(own) = &mut self.own {
+                        own.put(claim);
+                    }
+                    settings.health.wrote(true);
+                    for news in &deed.news {
+                        tracing::info!(
+                            claim = name,
+                            reason = news.reason.as_str(),
+                            "{}",
+                            news.note
+                        );
+                        let now = self.begin.elapsed();
+                        if self.teller.wants(&deed.claim, news, now) {
+                            said.push((deed.claim.clone(), news.clone()));
+                        }
+                    }
+                }
+                // it has changed or gone since: the watch tells, and it is decided anew
+                Some(Ok(Err(kube::Error::Api(status)))) if matches!(status.code, 404 | 409) => {
+                    tracing::debug!(claim = name, "changed before it was written");
+                }
+                Some(Ok(Err(kube::Error::Api(status)))) if (400..500).contains(&status.code) => {
+                    settings.health.wrote(false);
+                    tracing::warn!(claim = name, "writing what was decided: {status}");
+                }
+                // it may have arrived: nothing is decided before that is known
+                Some(Ok(Err(e))) => {
+                    settings.health.wrote(false);
+                    self.own = None;
+                    tracing::warn!(claim = name, "writing what was decided: {e}");
+                }
+                Some(Err(_)) => {
+                    settings.health.wrote(false);
+                    self.own = None;
+                    tracing::warn!(claim = name, "writing what was decided: no answer");
+                }
+            }
+        }
+        stream::iter(said)
+            .for_each_concurrent(AT_ONCE, |(claim, news)| async move {
+                let told = write::tell(&settings.client, &claim, &news, &settings.me);
+                if timeout(call, told).await.is_err() {
+                    tracing::warn!(claim = claim.full_name(), "telling people: no answer");
+                }
+            })
+            .await;
+    }
+}
+
+/// The claim as it is, or `None` when it is gone.
+async fn ask(client: &Client, claim: &ResourceClaim) -> Result<Option<ResourceClaim>, kube::Error> {
+    let namespace = claim.namespace().unwrap_or_default();
+    let api: Api<ResourceClaim> = Api::namespaced(client.clone(), &namespace);
+    let found = api.get_opt(&claim.name_any()).await?;
+    Ok(found.filter(|found| found.uid() == claim.uid()))
+}
+
+/// How many devices are told what, for people who watch.
+pub fn counts(told: &[crate::decide::Told]) -> BTreeMap<&'static str, i64> {
+    let mut counts = BTreeMap::new();
+    for (_, _, verdict) in told {
+        *counts.entry(verdict.reason.as_str()).or_default() += 1;
+    }
+    counts
+}
