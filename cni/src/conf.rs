@@ -231,14 +231,25 @@ impl Conf {
         } else {
             &raw.device
         };
+        // a NIC without a PCI address is told by its name
+        let is_name = |id: &&str| id.parse::<PciAddress>().is_err() && id.parse::<IfName>().is_ok();
+        let device_id = runtime.device_id.as_deref();
+        let by_name = device_id.filter(is_name);
         let nic = NicChoice {
-            name: parsed(device.as_deref(), "device or master", &mut faults),
-            mac: parsed(raw.hwaddr.as_deref(), "hwaddr", &mut faults),
-            pci: parsed(
-                runtime.device_id.as_deref().or(raw.pci_bus_id.as_deref()),
-                "pciBusID or deviceID",
+            name: parsed(
+                by_name.or(device.as_deref()),
+                "device or master",
                 &mut faults,
             ),
+            mac: parsed(raw.hwaddr.as_deref(), "hwaddr", &mut faults),
+            pci: match by_name {
+                Some(_) => None,
+                None => parsed(
+                    device_id.or(raw.pci_bus_id.as_deref()),
+                    "pciBusID or deviceID",
+                    &mut faults,
+                ),
+            },
         };
         let mac = parsed(raw.mac.as_deref(), "mac", &mut faults);
         let runtime_mac = parsed(runtime.mac.as_deref(), "runtimeConfig.mac", &mut faults);
@@ -411,6 +422,10 @@ mod tests {
             r#"{"name":"a","pciBusID":"0000:01:00.0","runtimeConfig":{"deviceID":"0000:02:00.0"}}"#,
         );
         assert_eq!(conf.unwrap().nic.pci.unwrap().as_str(), "0000:02:00.0");
+        let named = parse(r#"{"name":"a","device":"ens1","runtimeConfig":{"deviceID":"ens2"}}"#);
+        let nic = named.unwrap().nic;
+        assert_eq!((nic.name.unwrap().as_str(), nic.pci), ("ens2", None));
+        assert!(parse(r#"{"name":"a","runtimeConfig":{"deviceID":"a/b"}}"#).is_err());
     }
 
     proptest! {

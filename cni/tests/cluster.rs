@@ -213,7 +213,8 @@ fn of_two_claims_that_fit_the_network_has_to_say_which() {
     assert_eq!(code(&refused), 7);
     let said = String::from_utf8_lossy(&refused.stdout).into_owned();
     assert!(said.contains("data0 data1"), "{said}");
-    let named = bench.conf(json!({"master": "ens2"}));
+    // what the driver publishes as the device of a NIC without a PCI address
+    let named = bench.conf(json!({"runtimeConfig": {"deviceID": "ens2"}}));
     let result = good(&bench.call(&call("net1"), &named));
     assert_eq!(result["ips"][0]["address"], "10.20.0.12/24");
     // the other one is the only one that is left
