@@ -18,7 +18,7 @@ use crate::{
 };
 use dtn_api::{
     Name, Rate,
-    cluster::{Agreement, part},
+    cluster::{Agreement, ClaimParameters, part},
     slice::{Class, Mode, Slice},
 };
 use jiff::Timestamp;
@@ -118,6 +118,7 @@ pub fn decide(world: &World, now: Timestamp) -> Vec<Told> {
         turns: judge::turns(&world.claims),
         queue: Queue::default(),
         told: BTreeMap::new(),
+        late: Vec::new(),
     };
     // first what was promised: no later judgement takes it back
     round.stand();
@@ -128,6 +129,7 @@ pub fn decide(world: &World, now: Timestamp) -> Vec<Told> {
         }
     }
     round.admit();
+    round.explain();
     round
         .told
         .into_iter()
@@ -142,12 +144,26 @@ struct Need<'a> {
     offer: Result<&'a Slice, Verdict>,
 }
 
+/// It waits for others of the cluster, or of its own pod. What is left is said when all have theirs, so that the same world is
+/// told the same figures.
+struct Late<'a> {
+    at: usize,
+    wish: &'a Wish,
+    slice: &'a Slice,
+    turn: Turn,
+    /// What all claims of the pod want there at least, when there are several.
+    together: Option<u64>,
+    /// The claim of the same pod that is in the way, where it is not for want of bandwidth.
+    other: Option<String>,
+}
+
 struct Round<'a> {
     world: &'a World,
     now: Timestamp,
     turns: Vec<Turn>,
     queue: Queue,
     told: BTreeMap<(usize, DeviceKey), Verdict>,
+    late: Vec<Late<'a>>,
 }
 
 impl<'a> Round<'a> {
@@ -229,18 +245,25 @@ impl<'a> Round<'a> {
     }
 
     /// All that one pod needs, or nothing.
-    fn one(&mut self, turn: &Turn, needs: Vec<Need<'a>>, broken: Option<usize>) {
+    fn one(&mut self, turn: &Turn, mut needs: Vec<Need<'a>>, broken: Option<usize>) {
+        needs.sort_by_key(|need| {
+            let claim = &self.world.claims[need.at];
+            (claim.created_at, &claim.uid)
+        });
+        let sums = together(&needs);
+        let mut kept = sums.clone();
         let mut given = Vec::new();
-        let mut refused: BTreeMap<(usize, &DeviceKey), Verdict> = BTreeMap::new();
+        // `None`: too little is left
+        let mut refused: BTreeMap<(usize, &DeviceKey), Option<Verdict>> = BTreeMap::new();
         for need in &needs {
             let offered = match &need.offer {
-                Ok(slice) => self.offered(turn, need.wish, slice),
-                Err(verdict) => Err(verdict.clone()),
+                Ok(slice) => self.offered(turn, need.wish, slice, &mut kept),
+                Err(verdict) => Err(Some(verdict.clone())),
             };
             match offered {
                 Ok(bps) => given.push((need, bps)),
-                Err(verdict) => {
-                    refused.insert((need.at, &need.wish.key), verdict);
+                Err(why) => {
+                    refused.insert((need.at, &need.wish.key), why);
                 }
             }
         }
@@ -258,80 +281,117 @@ impl<'a> Round<'a> {
             }
         }
         // whose turn cannot come by others' ending is not waited for
-        let later = broken.is_none()
-            && needs.iter().all(|need| need.offer.is_ok())
-            && refused
-                .values()
-                .all(|verdict| verdict.reason == Reason::Waiting);
-        if later {
-            self.owe(turn, &needs);
+        let ever = sums
+            .iter()
+            .all(|(place, (_, sum))| *sum <= self.queue.rate(place));
+        if broken.is_none() && ever && refused.values().all(Option::is_none) {
+            for (place, (_, sum)) in &sums {
+                self.queue.owe(place, turn, *sum);
+            }
         }
-        let why = broken.or_else(|| refused.keys().next().map(|(at, _)| *at));
+        let culprit = refused.iter().find(|(_, why)| why.is_some());
+        let other = broken.or_else(|| culprit.map(|((at, _), _)| *at));
+        let other = other.map(|at| format!("claim {}", self.world.claims[at].full_name()));
         for need in &needs {
-            let verdict = refused.remove(&(need.at, &need.wish.key)).unwrap_or_else(|| {
-                let other = why.map_or(String::new(), |at| self.world.claims[at].full_name());
-                let text = format!(
-                    "it could be had, but claim {other} of the same pod cannot: a pod gets all of \
-                     what it asks for or nothing, so it waits"
-                );
-                Verdict::no(Reason::Waiting, text)
-            });
-            self.tell(need.at, &need.wish.key, verdict);
+            let own = refused.remove(&(need.at, &need.wish.key)).flatten();
+            match (own, &need.offer) {
+                (Some(verdict), _) => self.tell(need.at, &need.wish.key, verdict),
+                (None, Err(verdict)) => self.tell(need.at, &need.wish.key, verdict.clone()),
+                (None, Ok(slice)) => {
+                    let sum = sums.get(&place(slice, need.wish));
+                    self.late.push(Late {
+                        at: need.at,
+                        wish: need.wish,
+                        slice,
+                        turn: turn.clone(),
+                        together: sum.filter(|(n, _)| *n > 1).map(|(_, sum)| *sum),
+                        other: other.clone(),
+                    });
+                }
+            }
         }
     }
 
-    /// What this wish gets of a slice now; it is taken at once, for the next wish to see.
-    fn offered(&mut self, turn: &Turn, wish: &Wish, slice: &Slice) -> Result<u64, Verdict> {
+    /// What this wish gets of a slice now; it is taken at once, for the next wish to see. What the
+    /// next ones of the pod need at least is `kept` for them.
+    fn offered(
+        &mut self,
+        turn: &Turn,
+        wish: &Wish,
+        slice: &Slice,
+        kept: &mut BTreeMap<Place, (usize, u64)>,
+    ) -> Result<u64, Option<Verdict>> {
         let Ok(parameters) = &wish.parameters else {
             return Ok(0);
         };
         if let Some(problem) = offer::unfit(parameters, slice) {
             let text = judge::words(&problem);
-            return Err(Verdict::no(Reason::InvalidParameters, text));
+            return Err(Some(Verdict::no(Reason::InvalidParameters, text)));
         }
         if slice.spec.qos.class == Class::BestEffort {
             return Ok(0);
         }
         let place = place(slice, wish);
         self.queue.place(&place, slice.spec.qos.rate_bps);
-        let room = self.queue.room(&place, turn);
-        match part(parameters, room.bps) {
-            Some(bps) => {
-                self.queue.give(&place, turn, bps);
-                Ok(bps)
-            }
-            None => {
-                let before = room.before.as_ref().map(|(turn, need)| {
-                    let claim = self.turns.iter().position(|other| other == turn);
-                    let name = claim.map(|at| self.world.claims[at].full_name());
-                    (name.unwrap_or_default(), Rate::from_bps(*need))
-                });
-                Err(offer::too_little(parameters, slice, &place, &room, before))
-            }
-        }
+        let next = kept.get_mut(&place).map_or(0, |(_, sum)| {
+            *sum = sum.saturating_sub(least(parameters));
+            *sum
+        });
+        let room = self.queue.room(&place, turn).bps.saturating_sub(next);
+        let bps = part(parameters, room).ok_or(None)?;
+        self.queue.give(&place, turn, bps);
+        Ok(bps)
     }
 
-    /// Who waits is owed what it needs, where that can ever be had.
-    fn owe(&mut self, turn: &Turn, needs: &[Need<'a>]) {
-        let mut owed: BTreeMap<Place, u64> = BTreeMap::new();
-        for need in needs {
-            if let (Ok(slice), Ok(parameters)) = (&need.offer, &need.wish.parameters)
-                && slice.spec.qos.class != Class::BestEffort
-            {
-                let least = parameters.least_rate.or(parameters.rate);
-                let sum = owed.entry(place(slice, need.wish)).or_default();
-                *sum = sum.saturating_add(least.map_or(1, Rate::bps));
+    /// Who waits for others to end is told how much is left, and who is before it.
+    fn explain(&mut self) {
+        for late in std::mem::take(&mut self.late) {
+            let Ok(parameters) = &late.wish.parameters else {
+                continue;
+            };
+            let place = place(late.slice, late.wish);
+            let room = self.queue.room(&place, &late.turn);
+            let free = late.slice.spec.qos.class == Class::BestEffort;
+            if free || (late.together.is_none() && part(parameters, room.bps).is_some()) {
+                let other = late.other.as_deref().unwrap_or("another claim");
+                let text = format!(
+                    "it could be had, but {other} of the same pod cannot: a pod gets all of what it \
+                     asks for or nothing, so it waits"
+                );
+                self.tell(late.at, &late.wish.key, Verdict::no(Reason::Waiting, text));
+                continue;
             }
-        }
-        if owed
-            .iter()
-            .all(|(place, need)| *need <= self.queue.rate(place))
-        {
-            for (place, need) in owed {
-                self.queue.owe(&place, turn, need);
-            }
+            let before = room.before.as_ref().map(|(turn, need)| {
+                let claim = self.turns.iter().position(|other| other == turn);
+                let name = claim.map(|at| self.world.claims[at].full_name());
+                (name.unwrap_or_default(), Rate::from_bps(*need))
+            });
+            let together = late.together.map(Rate::from_bps);
+            let verdict =
+                offer::too_little(parameters, together, late.slice, &place, &room, before);
+            self.tell(late.at, &late.wish.key, verdict);
         }
     }
+}
+
+/// What a wish needs at least; something, when it says nothing.
+fn least(wish: &ClaimParameters) -> u64 {
+    wish.least_rate.or(wish.rate).map_or(1, Rate::bps)
+}
+
+/// How many of a pod's wishes are for a place, and what they need there at least.
+fn together(needs: &[Need<'_>]) -> BTreeMap<Place, (usize, u64)> {
+    let mut sums: BTreeMap<Place, (usize, u64)> = BTreeMap::new();
+    for need in needs {
+        if let (Ok(slice), Ok(parameters)) = (&need.offer, &need.wish.parameters)
+            && slice.spec.qos.class != Class::BestEffort
+        {
+            let (count, sum) = sums.entry(place(slice, need.wish)).or_default();
+            *count += 1;
+            *sum = sum.saturating_add(least(parameters));
+        }
+    }
+    sums
 }
 
 /// Where a wish's part of a slice is counted.

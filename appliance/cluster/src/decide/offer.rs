@@ -165,6 +165,7 @@ pub(super) fn unfit(wish: &ClaimParameters, slice: &Slice) -> Option<Problem> {
 /// What is said when not enough is left.
 pub(super) fn too_little(
     wish: &ClaimParameters,
+    together: Option<Rate>,
     slice: &Slice,
     place: &Place,
     room: &Room,
@@ -172,12 +173,15 @@ pub(super) fn too_little(
 ) -> Verdict {
     let name = &slice.spec.name;
     let rate = Rate::from_bps(slice.spec.qos.rate_bps);
-    let least = wish.least_rate.or(wish.rate);
-    let wanted = match (wish.rate, wish.least_rate) {
+    let least = together.or(wish.least_rate).or(wish.rate);
+    let mut wanted = match (wish.rate, wish.least_rate) {
         (Some(rate), Some(least)) => format!("{least} to {rate} are wanted"),
         (Some(rate), None) => format!("{rate} are wanted"),
         (None, _) => "something of it is wanted".to_owned(),
     };
+    if let Some(together) = together {
+        wanted.push_str(&format!(", {together} by all claims of the pod"));
+    }
     let on = place
         .1
         .as_ref()

@@ -212,6 +212,17 @@ fn a_pod_gets_all_of_its_claims_or_none_and_no_two_hold_what_the_other_waits_for
     let told = decided(&mut world);
     assert_eq!(rates(&told), [Some(6), None, None, Some(6)]);
     assert!(told[1].reason == Reason::Waiting && told[2].reason == Reason::Waiting);
+    // one that takes what it can get leaves the other what that needs
+    let greedy = |n: i64, fields: Value| {
+        let mut claim = claim(n, fields);
+        claim.pods[0].uid = "a".into();
+        claim
+    };
+    let mut one = super::tests::world(vec![
+        greedy(1, json!({"rate": "10Gbit", "leastRate": "2Gbit"})),
+        greedy(2, json!({"rate": "5Gbit", "interface": "data1"})),
+    ]);
+    assert_eq!(rates(&decided(&mut one)), [Some(5), Some(5)]);
     // a claim that is wrong keeps the other one of its pod from taking what nobody would use
     let mut wrong = super::tests::world(vec![
         of_pod(1, "a", "lhc", "data0"),

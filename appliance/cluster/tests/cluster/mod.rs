@@ -140,7 +140,9 @@ impl ApiServer {
         let child = Command::new(program("kube-apiserver").unwrap())
             .arg(format!("--etcd-servers={}", url(self.ports.1)))
             .arg(format!("--secure-port={}", self.ports.0))
-            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
+            // what pods would reach it by, which are none; loopback is refused (RFC 5737 address)
+            .args(["--bind-address=127.0.0.1", "--advertise-address=192.0.2.1"])
+            .arg("--endpoint-reconciler-type=none")
             .arg(format!("--cert-dir={}", dir.join("certificates").display()))
             .arg("--service-account-issuer=https://kubernetes.default.svc")
             .arg(format!("--service-account-key-file={key}"))
@@ -414,12 +416,12 @@ impl Domain {
             runtime.block_on(running.ended()).unwrap();
         }
     }
-    /// A slice of so many Gbit in all, for an hour.
+    /// A slice of so many Gbit between two NICs, for an hour.
     pub(crate) fn slice(&self, name: &str, gbit: u64) -> Value {
         let now = Timestamp::now();
         let spec = json!({
             "name": name, "commit": true,
-            "qos": {"class": "guaranteed", "rate_bps": gbit * 1_000_000_000, "mode": "aggregate"},
+            "qos": {"class": "guaranteed", "rate_bps": gbit * 1_000_000_000, "mode": "pair"},
             "members": [{"host": format!("{MAC}-none")}, {"host": "02:00:00:00:00:02-none"}],
             "schedule": {"start": now, "end": now + SignedDuration::from_hours(1)},
         });
