@@ -98,11 +98,14 @@ nic() {
 
 # --- the appliance: one domain with its controller on CLUSTER-ctl, and a supervisor on each node
 
+# the address of $cluster's control plane, and what its domain's own addresses are told by: 10.N.0.0/16
+management() { on "$cluster-ctl" ip -4 -o addr show dev br0 | awk '{sub("/.*", "", $4); print $4}'; }
+domain_number() { management | awk -F . '{print $2 - 190}'; }
 # vdnd_up: the domain $cluster; its slices have addresses of their own
 vdnd_up() {
     local control=$cluster-ctl net third
-    net=$(on "$control" ip -4 -o addr show dev br0 | awk '{sub("/.*", "", $4); print $4}')
-    third=${net#*.} third=$((${third%%.*} - 190))
+    net=$(management)
+    third=$(domain_number)
     on "$control" tee /etc/dtn/vdnd.toml >/dev/null <<TOML
 version = 1
 
@@ -120,21 +123,52 @@ TOML
     start "$control" vdnd "$DTN_BIN/vdnd"
     wait_for 30 on "$control" dtnctl domain list
 }
-# dtnd_up NODE NIC=CLASS...: the supervisor of a node, with these NICs, in the domain
+# manifests_up: what the project's manifests say that a cluster needs besides the daemons themselves: device
+# classes, rights, and the policy on claims. The daemons run as services of their machines here.
+manifests_up() {
+    local base=$top/config/kubernetes/base part files=()
+    for part in namespace deviceclasses node-rbac node-policy controller-rbac claim-policy; do files+=(-f "$base/$part.yaml"); done
+    k apply "${files[@]}" >/dev/null || fail "the manifests cannot be applied"
+    for part in dtn-node dtn-cluster; do
+        k --namespace dtn-system get serviceaccount $part >/dev/null 2>&1 ||
+            k --namespace dtn-system create serviceaccount $part >/dev/null || fail "there is no service account $part"
+    done
+}
+# service_account NAME FILE [WORD...]: a kubeconfig of a service account of dtn-system, by a token of an hour
+service_account() {
+    local name=$1 file=$2 token
+    shift 2
+    token=$(k --namespace dtn-system create token "$name" "$@") || return
+    sed "s/token: .*}}]/token: \"$token\"}}]/" "$DTN_WORK/$cluster-ctl/admin.kubeconfig" >"$file"
+}
+# dtnd_up NODE NIC=CLASS...: the supervisor of a node, with these NICs, in the domain, as its kubelet's driver
 dtnd_up() {
-    local node=$1 nic
+    local node=$1 nic config=$DTN_WORK/$cluster-$1/dtnd.kubeconfig
     shift
+    # bound to its node, as the token of a DaemonSet's pod is
+    service_account dtn-node "$config" --bound-object-kind Node --bound-object-name "$node" || fail "no token for dtnd of $node"
     {
         printf 'version = 1\n\n[host]\nname = "%s"\n' "$node"
         for nic in "$@"; do
             printf '\n[[nic]]\nname = "%s"\nclass = "%s"\nspeed = "10Gbit"\n' "${nic%=*}" "${nic#*=}"
         done
-        printf '%s\n' "${DTND_TOML:-}"
+        printf '\n[kubernetes]\nkubeconfig = "%s"\n' "$config"
     } | node_exec "$node" tee /etc/dtn/dtnd.toml >/dev/null
     start "$cluster-$node" dtnd "$DTN_BIN/dtnd"
-    wait_for 30 node_exec "$node" dtnctl nics
-    on "$cluster-ctl" dtnctl host invite "$node" | node_exec "$node" dtnctl host join -
+    wait_for 30 node_exec "$node" dtnctl nics || fail "dtnd of $node does not come up: $(tail -n 5 "$DTN_WORK/$cluster-$node/dtnd.log")"
+    on "$cluster-ctl" dtnctl host invite "$node" 2>/dev/null | node_exec "$node" dtnctl host join - >/dev/null 2>&1 ||
+        fail "$node cannot join: $(node_exec "$node" dtnctl status 2>&1)"
     wait_for 30 declared "$node" "${1%=*}"
+}
+# controller_up: the cluster's own controller, which negotiates for claims
+controller_up() {
+    local control=$cluster-ctl config=$DTN_WORK/$cluster-ctl/dtn-cluster.kubeconfig
+    on "$control" dtnctl cluster invite "$cluster" 2>/dev/null | on "$control" "$DTN_BIN/dtn-cluster" join - >/dev/null ||
+        fail "the cluster cannot join its domain"
+    service_account dtn-cluster "$config" || fail "no token for dtn-cluster"
+    start "$control" dtn-cluster "$DTN_BIN/dtn-cluster" run --identity /var/lib/dtn/cluster/identity.json \
+        --kubeconfig "$config" --namespace dtn-system --name "$control" --health 127.0.0.1:8090
+    wait_for 30 on "$control" curl --silent --fail http://127.0.0.1:8090/readyz
 }
 declared() { on "$cluster-ctl" dtnctl --json host list | jq -e --arg nic "$1/$2" 'any(.items[]; .spec.node + "/" + .spec.nic == $nic)'; }
 # vdn METHOD PATH [BODY]: a call of the controller's contract, as root on its machine
@@ -147,21 +181,23 @@ vdn() {
 }
 # slice_up NAME CLASS BPS NODE/NIC...: a slice between NICs of the domain for an hour, with addresses
 slice_up() {
-    local name=$1 class=$2 bps=$3 hosts body
+    local name=$1 class=$2 bps=$3 pools hosts body
     shift 3
-    hosts=$(vdn GET /hosts)
-    body=$(jq -n --argjson hosts "$hosts" --arg name "$name" --arg class "$class" --argjson bps "$bps" '
+    hosts=$(vdn GET /hosts) || return
+    pools=$(vdn GET /slices | jq '.items | length + 1') || return
+    body=$(jq -n --argjson hosts "$hosts" --arg name "$name" --arg class "$class" --argjson bps "$bps" \
+        --arg ipv4 "10.$(domain_number).$pools.0/24" --arg ipv6 "fd00:$(domain_number):0:$pools::/64" '
         [$ARGS.positional[] as $nic | $hosts.items[] | select(.spec.node + "/" + .spec.nic == $nic) | {host: .id}] as $members |
         {name: $name, qos: {class: $class, rate_bps: $bps, mode: "hose"}, members: $members, commit: true,
          schedule: {start: (now | todate), end: (now + 3600 | todate)},
-         addressing: {mtu: 9000}}' --args "$@")
-    vdn POST /slices "$body" >/dev/null
+         addressing: {mtu: 9000, ipv4: {cidr: $ipv4}, ipv6: {cidr: $ipv6}}}' --args "$@")
+    vdn POST /slices "$body"
 }
-# leases SLICE: how many addresses of a slice are leased
+# leases SLICE: how many leases of a slice pods have; each node has one of its own, to reach its pods
 leases() {
     local id
     id=$(vdn GET "/slices" | jq -r --arg name "$1" '.items[] | select(.spec.name == $name) | .id')
-    vdn GET "/slices/$id/leases" | jq '.items | length'
+    vdn GET "/slices/$id/leases" | jq '[.items[] | select(.client_id | startswith("host:") | not)] | length'
 }
 
 # --- what scenarios say
@@ -198,10 +234,21 @@ within() {
     shift 2
     expect "$name" wait_for "$seconds" "$@"
 }
-# pod NAME NODE [COMMAND]: a pod of busybox on a node, as YAML; more of its spec on standard input
+# pod NAME NODE [COMMAND [MORE]]: a pod of busybox on a node, as YAML; MORE goes into its spec
 pod() {
     printf 'apiVersion: v1\nkind: Pod\nmetadata: {name: %s}\nspec:\n' "$1"
     printf '  terminationGracePeriodSeconds: 0\n  nodeSelector: {kubernetes.io/hostname: %s}\n' "$2"
-    printf '  containers: [{name: c, image: "localhost/busybox:1", imagePullPolicy: Never, command: %s}]\n---\n' \
-        "${3:-[sleep, '2147483647']}"
+    printf '  containers: [{name: c, image: "localhost/busybox:1", imagePullPolicy: Never, command: %s%s}]\n%s\n---\n' \
+        "${3:-[sleep, '2147483647']}" "${5:-}" "${4:-}"
+}
+# claim NAME CLASS PARAMETERS [BANDWIDTH]: a claim template for one NIC, as YAML
+claim() {
+    printf 'apiVersion: resource.k8s.io/v1\nkind: ResourceClaimTemplate\nmetadata: {name: %s}\nspec: {spec: {devices: {\n' "$1"
+    printf '  requests: [{name: nic, exactly: {deviceClassName: dtn-%s%s}}],\n' "$2" "${4:+, capacity: {requests: {bandwidth: \"$4\"\}\}}"
+    printf '  config: [{requests: [nic], opaque: {driver: dtn.appliance, parameters: {apiVersion: dtn.appliance/v1,\n'
+    printf '    kind: InterfaceRequest%s}}}]}}}\n---\n' "${3:+, $3}"
+}
+# claiming NAME NODE CLAIM [COMMAND]: a pod on a node with a NIC by that template
+claiming() {
+    pod "$1" "$2" "${4:-}" "  resourceClaims: [{name: nic, resourceClaimTemplateName: $3}]" ', resources: {claims: [{name: nic}]}'
 }

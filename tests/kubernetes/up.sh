@@ -72,7 +72,7 @@ start "$control" apiserver kube-apiserver --etcd-servers=http://127.0.0.1:2379 -
     --service-account-key-file="$pki/sa.key" --service-account-signing-key-file="$pki/sa.key" \
     --service-cluster-ip-range="$service.0/24" --allow-privileged --kubelet-preferred-address-types=InternalIP \
     --feature-gates="$gates"
-wait_for 60 k get --raw /readyz || fail "the API server does not come up: see $state/apiserver.log"
+wait_for 150 k get --raw /readyz || fail "the API server does not come up: see $state/apiserver.log"
 start "$control" kcm kube-controller-manager --kubeconfig "$state/admin.kubeconfig" --bind-address=127.0.0.1 \
     --service-account-private-key-file="$pki/sa.key" --root-ca-file="$pki/apiserver.crt" \
     --use-service-account-credentials --leader-elect=false --feature-gates="$gates"
