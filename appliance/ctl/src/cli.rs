@@ -89,7 +89,7 @@ pub(crate) enum Verb {
     #[command(visible_alias = "clusters")]
     Cluster(cluster::Args),
     /// Start a transfer pod from a template
-    Deploy(deploy::Args),
+    Deploy(Box<deploy::Args>),
     /// Take a pod down and bring its NIC home
     Undeploy(deploy::UndeployArgs),
     /// Pods that this host runs: list, show, logs

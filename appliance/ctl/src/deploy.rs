@@ -1,14 +1,16 @@
-//! `dtnctl deploy` and `undeploy`: a transfer pod from a template, and its way home.
+//! `dtnctl deploy` and `undeploy`: a transfer pod from a template, and its way home. With the engine
+//! `kubernetes` another file carries them out.
 
 use crate::{
     answer::{json, read},
     cli::Context,
     failure::{Done, Failure, Outcome, while_doing},
+    kubernetes::{self, Reach, Wishes},
     place::{CARRY_OUT, Daemon, Link},
     pods,
 };
 use dtn_api::{
-    IfName, Name,
+    IfName, Name, Span,
     local::{DeployRequest, Pod, PodPhase},
     nic::NicClass,
     problem::Kind,
@@ -23,49 +25,75 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The template, a folder of the workload directory
-    template: Name,
+    pub(crate) template: Name,
     /// Name of the pod
     #[arg(long)]
-    name: Name,
+    pub(crate) name: Name,
     /// The slice it sends in; without one it is best effort
     #[arg(long, value_name = "NAME")]
-    slice: Option<Name>,
+    pub(crate) slice: Option<Name>,
     /// Class of NIC: dedicated (moved whole into the pod) or shared (a macvlan child)
     #[arg(long, value_name = "CLASS")]
-    nic: NicClass,
+    pub(crate) nic: NicClass,
     /// The NIC by name; any free one of the class when absent
     #[arg(long, value_name = "NIC")]
-    device: Option<IfName>,
+    pub(crate) device: Option<IfName>,
     /// A value over the template's own; may be given again
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
-    set: Vec<(String, String)>,
+    pub(crate) set: Vec<(String, String)>,
     /// Only render and check; nothing is started
     #[arg(long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    #[command(flatten)]
+    pub(crate) wishes: Wishes,
 }
 
 /// Options of `undeploy`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct UndeployArgs {
     /// Name of the pod
-    name: Name,
+    pub(crate) name: Name,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    /// Leave the transfer key for a pod of the same name
+    #[arg(long, help_heading = kubernetes::HEADING)]
+    pub(crate) keep_key: bool,
+    /// Longest time until the pod is gone
+    #[arg(long, help_heading = kubernetes::HEADING, value_name = "SPAN",
+        default_value_t = Span::from_secs(CARRY_OUT.as_secs()))]
+    pub(crate) timeout: Span,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+/// `KEY=VALUE`.
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE".into()),
     }
 }
 
-/// Asks the supervisor and follows the pod until it runs.
-pub(crate) async fn run(args: &Args, context: &Context) -> Outcome {
-    let mut values = BTreeMap::new();
-    for (key, value) in &args.set {
-        if values.insert(key.clone(), value.clone()).is_some() {
-            return Err(Failure::Usage(format!("--set {key} is given twice")));
+/// Pairs of an option, each of which may be given once.
+pub(crate) fn once(
+    option: &str,
+    pairs: &[(String, String)],
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut all = BTreeMap::new();
+    for (key, value) in pairs {
+        if all.insert(key.clone(), value.clone()).is_some() {
+            return Err(Failure::Usage(format!("{option} {key} is given twice")));
         }
     }
+    Ok(all)
+}
+
+/// Asks the supervisor, or the cluster, and follows the pod until it runs.
+pub(crate) async fn run(args: &Args, context: &Context) -> Outcome {
+    if args.reach.cluster(&args.wishes.given())? {
+        return kubernetes::deploy::run(args, context).await;
+    }
+    let values = once("--set", &args.set)?;
     let request = DeployRequest {
         template: args.template.clone(),
         name: args.name.clone(),
@@ -145,6 +173,13 @@ async fn follow(link: &Link, mut answer: Value, name: &Name) -> Result<(Value, P
 
 /// Takes a pod down. One that is gone already is what was asked for.
 pub(crate) async fn undeploy(args: &UndeployArgs, context: &Context) -> Outcome {
+    let given = [
+        ("--keep-key", args.keep_key),
+        ("--timeout", args.timeout.duration() != CARRY_OUT),
+    ];
+    if args.reach.cluster(&given)? {
+        return kubernetes::undeploy::run(args, context).await;
+    }
     let name = &args.name;
     let link = context.place.connect(Daemon::Dtnd, CARRY_OUT)?;
     context.progress(format_args!("taking {name} down"));

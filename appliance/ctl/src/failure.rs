@@ -9,9 +9,13 @@ pub(crate) const EXIT_CODES: [(u8, &str); 6] = [
     (0, "done"),
     (
         1,
-        "the operation failed; the message says why and what would help",
+        "the operation failed; the message says why and what would help (deploy --diff: something \
+         would change)",
     ),
-    (2, "the command line is wrong"),
+    (
+        2,
+        "the command line is wrong (deploy --diff: it could not be compared)",
+    ),
     (
         3,
         "access explain: the packet is dropped; the rule that decides is named",
@@ -46,6 +50,13 @@ pub(crate) enum Failure {
         /// Where to look.
         next: String,
     },
+    /// A comparison that was asked for found differences; as diff(1) ends.
+    Differs {
+        /// They, for stdout.
+        out: String,
+    },
+    /// A comparison that was asked for could not be made; as diff(1) ends.
+    Undecided(Box<Failure>),
     /// Nobody answers on the socket.
     Unreachable {
         /// What was tried and what came of it.
@@ -111,18 +122,29 @@ impl Failure {
         }
         self
     }
+    /// The same where two things were to be compared: 1 means there that they differ.
+    pub(crate) fn in_a_comparison(self) -> Self {
+        match self {
+            Self::Failed { .. } => Self::Undecided(Box::new(self)),
+            other => other,
+        }
+    }
     /// What stdout gets.
     pub(crate) fn out(&self) -> &str {
         match self {
-            Self::Failed { out, .. } | Self::Dropped { out, .. } | Self::Invalid { out, .. } => out,
+            Self::Failed { out, .. }
+            | Self::Dropped { out, .. }
+            | Self::Differs { out }
+            | Self::Invalid { out, .. } => out,
+            Self::Undecided(failure) => failure.out(),
             Self::Usage(_) | Self::Unreachable { .. } => "",
         }
     }
     /// The exit code.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Failed { .. } => 1,
-            Self::Usage(_) => 2,
+            Self::Failed { .. } | Self::Differs { .. } => 1,
+            Self::Usage(_) | Self::Undecided(_) => 2,
             Self::Dropped { .. } => 3,
             Self::Unreachable { .. } => 69,
             Self::Invalid { .. } => 78,
@@ -137,6 +159,9 @@ impl Failure {
                 Some("dtnctl --help lists the verbs, dtnctl VERB --help the options".to_owned()),
             ),
             Self::Dropped { why, next, .. } => (why.clone(), Some(next.clone())),
+            Self::Undecided(failure) => return failure.message(),
+            // the differences say it all
+            Self::Differs { .. } => return String::new(),
             Self::Unreachable { what, next } => (what.clone(), Some(next.clone())),
             Self::Invalid { summary, .. } => (summary.clone(), None),
         };
@@ -210,6 +235,18 @@ mod tests {
         let mut codes: Vec<u8> = all.iter().map(Failure::code).collect();
         codes.insert(0, 0);
         assert_eq!(codes, EXIT_CODES.map(|(code, _)| code));
+    }
+
+    #[test]
+    fn comparisons_end_as_those_of_other_tools() {
+        let same = Failure::because("x").in_a_comparison();
+        assert_eq!((same.code(), same.message().as_str()), (2, "dtnctl: x\n"));
+        let differs = Failure::Differs { out: "a\n".into() };
+        let differs = differs.in_a_comparison();
+        assert_eq!(
+            (differs.code(), differs.out(), differs.message().as_str()),
+            (1, "a\n", "")
+        );
     }
 
     #[test]

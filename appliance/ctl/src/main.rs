@@ -1,7 +1,8 @@
 //! `dtnctl`: one program for people and scripts to ask and steer a Data Transfer Node.
 //!
 //! It speaks to the host's supervisor `dtnd` and to the domain's controller `vdnd` on their unix
-//! sockets, decides nothing by itself, and answers at once: one thread, no TLS.
+//! sockets, decides nothing by itself, and answers at once: one thread, no TLS. Pods of a cluster it
+//! asks the cluster for, which is the one thing that it does over TLS.
 //!
 //! A walk through the files: `cli` (what can be typed) → `place` (which host, which socket) → the
 //! verbs, a file each → `table` and `wording` (for eyes) → `failure` (stderr and exit codes).
@@ -22,6 +23,7 @@ mod failure;
 mod gateway;
 mod host;
 mod invitation;
+mod kubernetes;
 mod lab;
 mod lease;
 mod negotiation;

@@ -1,9 +1,11 @@
-//! `dtnctl pods`: the transfer pods of this host, one of them with all its interfaces, and logs.
+//! `dtnctl pods`: the transfer pods of this host, one of them with all its interfaces, and logs. With
+//! the engine `kubernetes` another file answers.
 
 use crate::{
     answer::{items, json, read},
     cli::Context,
     failure::{Done, Failure, Outcome, while_doing},
+    kubernetes::{self, Reach},
     place::{Daemon, LOOK_UP},
     table::{Table, pairs},
     wording::{distance, instant, rate_or_dash},
@@ -22,12 +24,18 @@ use serde_json::Value;
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// List them (the default)
-    List,
+    List {
+        /// Of all namespaces
+        #[arg(long, short = 'A', help_heading = kubernetes::HEADING)]
+        all_namespaces: bool,
+    },
     /// One pod: its interfaces, containers and sandbox
     Show {
         /// Its name
@@ -40,10 +48,27 @@ enum Verb {
     },
 }
 
-/// Asks the supervisor.
+/// Asks the supervisor, or the cluster.
 pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
-    match args.verb.unwrap_or(Verb::List) {
-        Verb::List => list(context).await,
+    let verb = args.verb.unwrap_or(Verb::List {
+        all_namespaces: false,
+    });
+    let everywhere = matches!(
+        verb,
+        Verb::List {
+            all_namespaces: true
+        }
+    );
+    let reach = &args.reach;
+    if reach.cluster(&[("--all-namespaces", everywhere)])? {
+        return match verb {
+            Verb::List { .. } => kubernetes::pods::list(reach, everywhere, context).await,
+            Verb::Show { name } => kubernetes::pods::show(reach, &name, context).await,
+            Verb::Logs { name } => kubernetes::pods::logs(reach, &name, context).await,
+        };
+    }
+    match verb {
+        Verb::List { .. } => list(context).await,
         Verb::Show { name } => show(&name, context).await,
         Verb::Logs { name } => logs(&name, context).await,
     }
@@ -212,7 +237,7 @@ pub(crate) fn shown(pod: &Pod, now: Timestamp) -> String {
 }
 
 /// Logs are text, or text by container.
-fn shown_logs(answer: &Value) -> String {
+pub(crate) fn shown_logs(answer: &Value) -> String {
     match answer {
         Value::String(text) => ended(text),
         Value::Object(containers) => {
