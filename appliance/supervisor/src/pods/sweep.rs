@@ -10,7 +10,10 @@ use crate::{gateway, inventory};
 use dtn_api::{Problem, attachment::Prepared, problem::Kind};
 use dtn_cni::{reconcile::Leases, record::AttachmentRecord};
 use dtn_link::{Netns, netns};
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 /// Whether a record belongs to a pod of ours.
 fn ours(record: &AttachmentRecord) -> bool {
@@ -87,27 +90,32 @@ async fn of_podman(pods: &Pods, known: &BTreeSet<String>) -> Result<(), Problem>
 fn pins(pods: &Pods, known: Option<&BTreeSet<String>>) -> Result<(), Problem> {
     let host = &pods.0.host;
     let folder = host.places.netns();
-    for pin in std::fs::read_dir(&folder).map_err(|e| failed(&e))? {
-        let pin = pin.map_err(|e| failed(&e))?;
-        let key = pin.file_name().to_string_lossy().into_owned();
+    let entries = std::fs::read_dir(&folder).map_err(|e| failed(&e))?;
+    let pins: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    // after the pins were seen: whoever makes one has a record, or an entry in the book, before
+    let (records, torn) = inventory::records(&host.places);
+    let (entries, torn_entries) = book::list(&host.places)?;
+    if !torn.is_empty() || !torn_entries.is_empty() {
+        return Ok(());
+    }
+    for pin in pins {
+        let key = pin.file_name().unwrap_or_default().to_string_lossy();
         let of_a_plugin = key.contains('.');
-        let stray = of_a_plugin || known.is_some_and(|known| !known.contains(&key));
-        if !stray || gateway::is_key(&key) {
+        let of_no_pod = |known: &BTreeSet<String>| {
+            !known.contains(&*key) && !entries.iter().any(|entry| entry.uid == key)
+        };
+        let stray = of_a_plugin || known.is_some_and(of_no_pod);
+        if !stray || gateway::is_key(&key) || holds_a_nic(&records, &pin) {
             continue;
         }
-        // after the pin was seen: whoever makes one has a record before
-        let (records, torn) = inventory::records(&host.places);
-        if !torn.is_empty() || holds_a_nic(&records, &pin.path()) {
-            continue;
-        }
-        tracing::info!(pin = %pin.path().display(), "a pin of no pod is taken away");
-        netns::unbind(&pin.path()).map_err(|e| failed(&e))?;
+        tracing::info!(pin = %pin.display(), "a pin of no pod is taken away");
+        netns::unbind(&pin).map_err(|e| failed(&e))?;
     }
     Ok(())
 }
 
 /// Whether an attachment that is not home yet is in this sandbox.
-fn holds_a_nic(records: &[AttachmentRecord], pin: &std::path::Path) -> bool {
+fn holds_a_nic(records: &[AttachmentRecord], pin: &Path) -> bool {
     let Ok(netns) = Netns::open(pin) else {
         return false;
     };
