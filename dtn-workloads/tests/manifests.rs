@@ -13,10 +13,10 @@ use dtn_api::cluster::{
 use k8s_openapi::api::{
     admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
     apps::v1::{DaemonSet, Deployment},
-    core::v1::{Namespace, ServiceAccount},
+    core::v1::{Namespace, Pod, ServiceAccount},
     policy::v1::PodDisruptionBudget,
     rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
-    resource::v1::DeviceClass,
+    resource::v1::{DeviceClass, ResourceClaimTemplate},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -94,13 +94,42 @@ fn as_kind<T: DeserializeOwned + Serialize>(object: &Value) -> Vec<String> {
     }
 }
 
+/// The objects that the documentation shows.
+fn examples() -> Vec<(PathBuf, Value)> {
+    let page = checkout().join("docs/kubernetes.md");
+    let text = fs::read_to_string(&page).unwrap();
+    let blocks = text.split("```yaml\n").skip(1);
+    let all: Vec<Value> = blocks
+        .map(|block| block.split("```").next().unwrap())
+        .flat_map(|block| serde_saphyr::from_multiple::<Value>(block).unwrap())
+        .collect();
+    assert!(!all.is_empty(), "the page is read wrongly");
+    all.into_iter()
+        .map(|object| (page.clone(), object))
+        .collect()
+}
+
+#[test]
+fn the_parameters_of_the_documentation_are_right() {
+    let (mut seen, all) = (0, examples());
+    for (_, object) in &all {
+        let configs = object["spec"]["spec"]["devices"]["config"].as_array();
+        for config in configs.into_iter().flatten() {
+            ClaimParameters::read(&config["opaque"]["parameters"]).unwrap();
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "no claim is shown");
+}
+
 #[test]
 fn every_object_is_of_its_kind_and_nothing_in_it_is_lost() {
     let mut problems = Vec::new();
-    for (file, object) in objects() {
+    for (file, object) in objects().into_iter().chain(examples()) {
         let of = |name: &str| object[name].as_str().unwrap_or_default().to_owned();
         let found = match (of("apiVersion").as_str(), of("kind").as_str()) {
             ("v1", "Namespace") => as_kind::<Namespace>(&object),
+            ("v1", "Pod") => as_kind::<Pod>(&object),
             ("v1", "ServiceAccount") => as_kind::<ServiceAccount>(&object),
             ("apps/v1", "DaemonSet") => as_kind::<DaemonSet>(&object),
             ("apps/v1", "Deployment") => as_kind::<Deployment>(&object),
@@ -111,6 +140,9 @@ fn every_object_is_of_its_kind_and_nothing_in_it_is_lost() {
             }
             ("rbac.authorization.k8s.io/v1", "Role") => as_kind::<Role>(&object),
             ("rbac.authorization.k8s.io/v1", "RoleBinding") => as_kind::<RoleBinding>(&object),
+            ("resource.k8s.io/v1", "ResourceClaimTemplate") => {
+                as_kind::<ResourceClaimTemplate>(&object)
+            }
             ("resource.k8s.io/v1", "DeviceClass") => as_kind::<DeviceClass>(&object),
             ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy") => {
                 as_kind::<ValidatingAdmissionPolicy>(&object)
@@ -130,7 +162,7 @@ fn every_object_is_of_its_kind_and_nothing_in_it_is_lost() {
             ("kustomize.config.k8s.io/v1beta1", "Kustomization") => Vec::new(),
             (version, kind) => vec![format!("{kind} of {version} is known to nobody")],
         };
-        let file = file.strip_prefix(folder()).unwrap().display().to_string();
+        let file = file.display();
         problems.extend(
             found
                 .into_iter()
