@@ -8,7 +8,7 @@ use dtn_cluster::{
     health::{self, Health},
     identity,
     run::{self, Settings},
-    vdn,
+    vdn::Looks,
 };
 use kube::{
     Client, Config,
@@ -174,7 +174,7 @@ async fn serve(usual: PathBuf, options: Run) -> anyhow::Result<()> {
             uuid::Uuid::new_v4().simple()
         ),
         times: Times::default(),
-        look: (vdn::EVERY, vdn::BELIEVED),
+        looks: Looks::default(),
         health,
     };
     tracing::info!(

@@ -2,10 +2,10 @@
 //! what differs.
 
 use crate::{
-    decide::{Slices, World, decide},
+    decide::{Told, World, decide},
     election::{self, Leading, Times, leads},
     health::Health,
-    vdn,
+    vdn::{self, Looks, Seen},
     world::{Own, Watched},
     write::{self, Deed, Teller},
 };
@@ -16,7 +16,7 @@ use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::{Api, Client, ResourceExt};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 const TOGETHER: Duration = Duration::from_millis(30);
 /// Without a change it is decided anew after this: windows begin and end by time alone.
 const AT_LEAST: Duration = Duration::from_secs(3);
+/// A view of the slices that is older is looked at anew before a claim is told no for the first time:
+/// the slice may have been reserved a moment ago.
+const NEW_ENOUGH: Duration = Duration::from_millis(500);
 /// Claims that are written at a time.
 const AT_ONCE: usize = 8;
 
@@ -40,8 +43,8 @@ pub struct Settings {
     pub me: String,
     /// Times of the election.
     pub times: Times,
-    /// How often slices are looked at, and how long they are believed.
-    pub look: (Duration, Duration),
+    /// How slices are looked at.
+    pub looks: Looks,
     /// What is told to probes.
     pub health: Arc<Health>,
 }
@@ -51,13 +54,9 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     let watched = Watched::start(&settings.client);
     let (tell_slices, slices) = watch::channel(None);
     let (tell_leading, leading) = watch::channel(None);
-    let (every, believed) = settings.look;
-    let looking = tokio::spawn(vdn::watch(
-        settings.vdn.clone(),
-        every,
-        believed,
-        tell_slices,
-    ));
+    let ask = Arc::new(Notify::new());
+    let looking = vdn::watch(settings.vdn.clone(), settings.looks, ask.clone(), tell_slices);
+    let looking = tokio::spawn(looking);
     let electing = {
         let (client, namespace) = (settings.client.clone(), settings.namespace.clone());
         let (me, times, stop) = (settings.me.clone(), settings.times, stop.clone());
@@ -75,6 +74,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         settings: &settings,
         watched: &watched,
         slices,
+        ask,
         leading,
         own: None,
         teller: Teller::default(),
@@ -93,7 +93,9 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
 struct Rounds<'a> {
     settings: &'a Settings,
     watched: &'a Watched,
-    slices: watch::Receiver<Option<Slices>>,
+    slices: watch::Receiver<Option<Seen>>,
+    /// To look at the slices at once.
+    ask: Arc<Notify>,
     leading: watch::Receiver<Leading>,
     /// What was read and written since it leads; `None` when that has to be read anew.
     own: Option<Own>,
@@ -144,17 +146,29 @@ impl Rounds<'_> {
                 Err(_) => return tracing::warn!("asking for a claim: no answer"),
             }
         }
-        let Some(slices) = self.slices.borrow_and_update().clone() else {
+        let Some(seen) = self.slices.borrow_and_update().clone() else {
             return;
         };
         let now = Timestamp::now();
-        let world = World {
+        let mut world = World {
             claims: self.watched.claims(own),
-            slices,
+            slices: seen.slices,
             tenants: self.watched.tenants(),
             speeds: self.watched.speeds(),
         };
-        let told = decide(&world, now);
+        let mut told = decide(&world, now);
+        if seen.at.elapsed() > NEW_ENOUGH && refuses_a_new_one(&world, &told) {
+            self.ask.notify_one();
+            let newer = self
+                .slices
+                .wait_for(|now| now.as_ref().is_some_and(|n| n.at > seen.at));
+            if let Ok(Ok(newer)) = timeout(call, newer).await
+                && let Some(newer) = newer.as_ref()
+            {
+                world.slices = newer.slices.clone();
+                told = decide(&world, now);
+            }
+        }
         self.settings.health.decided(&world, &told);
         let deeds = write::deeds(&world, &told, now);
         if !deeds.is_empty() {
@@ -235,6 +249,17 @@ impl Rounds<'_> {
     }
 }
 
+/// Whether somebody who was told nothing yet would be told no: not from an old view.
+fn refuses_a_new_one(world: &World, told: &[Told]) -> bool {
+    told.iter().any(|(at, key, verdict)| {
+        let wish = world.claims[*at]
+            .wishes
+            .iter()
+            .find(|wish| wish.key == *key);
+        !verdict.agreed() && wish.is_some_and(|wish| wish.told.said.is_none())
+    })
+}
+
 /// The claim as it is, or `None` when it is gone.
 async fn ask(client: &Client, claim: &ResourceClaim) -> Result<Option<ResourceClaim>, kube::Error> {
     let namespace = claim.namespace().unwrap_or_default();
@@ -244,7 +269,7 @@ async fn ask(client: &Client, claim: &ResourceClaim) -> Result<Option<ResourceCl
 }
 
 /// How many devices are told what, for people who watch.
-pub fn counts(told: &[crate::decide::Told]) -> BTreeMap<&'static str, i64> {
+pub fn counts(told: &[Told]) -> BTreeMap<&'static str, i64> {
     let mut counts = BTreeMap::new();
     for (_, _, verdict) in told {
         *counts.entry(verdict.reason.as_str()).or_default() += 1;

@@ -7,9 +7,9 @@ use dtn_api::{
     client::{Client, ClientError},
     slice::{List, Slice},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep},
 };
 
@@ -21,40 +21,64 @@ pub const BELIEVED: Duration = Duration::from_secs(10);
 /// Most pages that are read: a domain has hundreds of slices, not millions.
 const MOST_PAGES: usize = 100;
 
-/// Looks for ever, and tells what it sees.
-pub async fn watch(
-    client: Client,
-    every: Duration,
-    believed: Duration,
-    tell: watch::Sender<Option<Slices>>,
-) {
-    let mut read_at: Option<Instant> = None;
-    loop {
-        match all(&client).await {
-            Ok(slices) => {
-                read_at = Some(Instant::now());
-                let now = Slices::Known(slices);
-                tell.send_if_modified(|before| changed(before, now));
-            }
-            Err(e) => {
-                tracing::warn!("looking at the slices: {e}");
-                if read_at.is_none_or(|at| at.elapsed() >= believed) {
-                    let now = Slices::Silent {
-                        target: client.target().to_owned(),
-                        why: words(&e),
-                    };
-                    tell.send_if_modified(|before| changed(before, now));
-                }
-            }
+/// What was seen, and when it was asked for.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// It is at least as new as this.
+    pub at: Instant,
+    /// The slices, or why they are not known.
+    pub slices: Slices,
+}
+
+/// How to look.
+#[derive(Debug, Clone, Copy)]
+pub struct Looks {
+    /// How often.
+    pub every: Duration,
+    /// How long the last answer is believed when the next one does not come.
+    pub believed: Duration,
+}
+impl Default for Looks {
+    fn default() -> Self {
+        Self {
+            every: EVERY,
+            believed: BELIEVED,
         }
-        sleep(every).await;
     }
 }
 
-fn changed(before: &mut Option<Slices>, now: Slices) -> bool {
-    let news = before.as_ref() != Some(&now);
-    *before = Some(now);
-    news
+/// Looks for ever, at once when it is asked to, and tells what it sees.
+pub async fn watch(
+    client: Client,
+    looks: Looks,
+    ask: Arc<Notify>,
+    tell: watch::Sender<Option<Seen>>,
+) {
+    let mut read_at: Option<Instant> = None;
+    loop {
+        let at = Instant::now();
+        match all(&client).await {
+            Ok(slices) => {
+                read_at = Some(at);
+                let slices = Slices::Known(slices);
+                tell.send_replace(Some(Seen { at, slices }));
+            }
+            Err(e) => {
+                tracing::warn!("looking at the slices: {e}");
+                if read_at.is_none_or(|at| at.elapsed() >= looks.believed) {
+                    let slices = Slices::Silent {
+                        target: client.target().to_owned(),
+                        why: words(&e),
+                    };
+                    tell.send_replace(Some(Seen { at, slices }));
+                }
+            }
+        }
+        tokio::select! {
+            () = sleep(looks.every) => {}
+            () = ask.notified() => {}
+        }
+    }
 }
 
 /// Why it is silent, in words that stay the same while it lasts: they go into claims.

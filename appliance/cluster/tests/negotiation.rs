@@ -154,7 +154,7 @@ fn what_is_asked_is_answered(api: &ApiServer, domain: &Domain) {
         "large",
         &json!({"slice": "lhc", "rate": "9Gbit", "leastRate": "7Gbit"}),
     );
-    api.waits_for("large", "Waiting", 0);
+    api.waits_for("large", "Agreed", 7);
     api.kubectl(&["delete", "resourceclaim", "large"], "");
     // a claim without a slice is nobody's to answer
     assert_eq!(api.said("nothing"), None);
@@ -203,5 +203,5 @@ fn what_the_node_says_stays(api: &ApiServer, domain: &Domain) {
             false => Err(format!("{events:?}")),
         }
     });
-    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(told.len(), 2, "agreed, and over: {told:?}");
 }

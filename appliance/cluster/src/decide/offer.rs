@@ -24,6 +24,17 @@ pub(super) fn booked(slice: &Slice, now: Timestamp) -> bool {
     slice.status.reservation == Reservation::Committed && slice.booked_at(now)
 }
 
+/// How it came to its end.
+fn ended(slice: &Slice) -> String {
+    match (slice.status.lifecycle, slice.status.reservation) {
+        (Lifecycle::Terminated, _) => "it was ended by request".to_owned(),
+        (_, Reservation::Held | Reservation::TimedOut | Reservation::Aborted) => {
+            "it was not committed in time".to_owned()
+        }
+        _ => format!("it ended {}", second(slice.spec.schedule.end)),
+    }
+}
+
 /// The slice that a wish means, if something can be had of it now.
 pub(super) fn find<'a>(
     slices: &'a Slices,
@@ -89,9 +100,9 @@ pub(super) fn find<'a>(
         let last = own.iter().max_by_key(|slice| slice.created_at);
         return waits(match last {
             Some(last) => format!(
-                "slice {name} is not booked any more (it ended {}): it waits until it is reserved \
-                 anew: dtnctl slice reserve",
-                second(last.spec.schedule.end)
+                "slice {name} is not booked any more ({}): it waits until it is reserved anew: \
+                 dtnctl slice reserve",
+                ended(last)
             ),
             None => format!(
                 "there is no slice {name}: it waits until it is reserved: dtnctl slice reserve"
@@ -213,7 +224,7 @@ pub(super) fn too_little(
 pub(super) fn over(promise: &Agreement, slice: Option<&Slice>) -> Verdict {
     let name = &promise.slice;
     let what = match slice {
-        Some(slice) => format!("slice {name} ended {}", second(slice.spec.schedule.end)),
+        Some(slice) => format!("slice {name} is over ({})", ended(slice)),
         None => format!("slice {name} is not known to the domain's controller any more"),
     };
     Verdict {
