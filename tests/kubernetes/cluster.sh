@@ -41,7 +41,7 @@ machine_down() {
     local pillar
     pillar=$(cat "/run/machines/$1/pid") || return
     # its first process takes all others along
-    kill -KILL "$pillar"
+    kill -KILL "$pillar" 2>/dev/null || true
     wait_for 30 ended "$pillar"
     ip netns del "$1"
 }
