@@ -7,8 +7,11 @@
     reason = "a test that cannot be set up has failed"
 )]
 
-use dtn_api::cluster::{
-    ClaimParameters, DEDICATED_CLASS, DRIVER, PARAMETERS_KIND, PARAMETERS_VERSION, SHARED_CLASS,
+use dtn_api::{
+    cluster::{
+        ClaimParameters, DEDICATED_CLASS, DRIVER, PARAMETERS_KIND, PARAMETERS_VERSION, SHARED_CLASS,
+    },
+    slice::SliceSpec,
 };
 use k8s_openapi::api::{
     admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
@@ -120,6 +123,16 @@ fn the_parameters_of_the_documentation_are_right() {
         }
     }
     assert!(seen > 0, "no claim is shown");
+}
+
+#[test]
+fn the_slice_of_the_documentation_is_one_that_can_be_asked_for() {
+    let text = fs::read_to_string(checkout().join("docs/kubernetes.md")).unwrap();
+    let block = text.split("```json\n").nth(1).unwrap();
+    let slice: SliceSpec = serde_json::from_str(block.split("```").next().unwrap()).unwrap();
+    let network = folder().join("overlays/only-network/05-dtn.conflist");
+    let list: Value = serde_json::from_str(&fs::read_to_string(network).unwrap()).unwrap();
+    assert_eq!(list["plugins"][0]["slice"], slice.name.as_str());
 }
 
 #[test]
