@@ -68,6 +68,7 @@ pub const FIELDS: &[(&str, &[&str])] = &[
             "listen",
             "plain",
             "neighbours",
+            "dhcp",
             "url",
             "credentials-file",
             "app-id",

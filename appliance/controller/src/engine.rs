@@ -27,6 +27,7 @@ mod availability;
 mod bookings;
 mod clock;
 mod coordination;
+mod dhcp;
 mod federation;
 mod gateways;
 mod hosts;
@@ -37,6 +38,7 @@ mod switches;
 
 pub use access::Only;
 pub use clock::run as run_clock;
+pub use dhcp::run as run_dhcp;
 
 /// How long the first answer to an idempotency key is kept, in seconds: a day.
 const REPLY_SECONDS: u32 = 86_400;
@@ -58,6 +60,8 @@ pub struct Engine {
     heard: StdMutex<BTreeMap<Name, Timestamp>>,
     /// What each gateway's host has said last, and when by our own clock.
     reported: StdMutex<BTreeMap<Name, (Timestamp, GatewayReport)>>,
+    /// Hosts that ask by DHCP.
+    asking: StdMutex<dhcp::Asking>,
     /// Something is owed to another domain.
     owed: Notify,
     /// The domains whose certificates are believed have changed.
@@ -200,6 +204,7 @@ impl Engine {
             state: Mutex::new(state),
             heard: StdMutex::new(heard),
             reported: StdMutex::new(BTreeMap::new()),
+            asking: StdMutex::default(),
             owed: Notify::new(),
             peers_changed: Notify::new(),
             changed: Notify::new(),

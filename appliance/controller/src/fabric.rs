@@ -16,7 +16,7 @@ pub mod openflow;
 pub mod program;
 mod watch;
 
-use crate::{labels::Labels, topology::Graph};
+use crate::{dhcp, labels::Labels, topology::Graph};
 pub use dtn_api::fabric::{Counters, Difference};
 use dtn_api::{
     HostId, MacAddress, Name, Problem,
@@ -125,6 +125,17 @@ pub struct BorderEnd {
     pub label: u16,
 }
 
+/// What a host has asked by DHCP.
+pub struct Asked {
+    /// The NIC whose port it came in by, as `node/nic`.
+    pub nic: String,
+    /// What it asks.
+    pub question: dhcp::Question,
+    /// Has a frame leave by that port, without waiting; one that cannot is lost, and the host asks
+    /// again.
+    pub answer: Box<dyn FnOnce(Vec<u8>) -> BoxFuture<'static, ()> + Send>,
+}
+
 /// What enforces slices. A fabric holds nothing that the store does not have.
 pub trait Fabric: Send + Sync {
     /// Its name, for `/topology`.
@@ -164,6 +175,10 @@ pub trait Fabric: Send + Sync {
     fn intend(&self, _intents: Vec<Intent>) {}
     /// Waits until what [`Fabric::verify`] says may have changed.
     fn changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+    /// Waits for what a host asks by DHCP; for ever where nothing of that comes here.
+    fn asked(&self) -> BoxFuture<'_, Asked> {
         Box::pin(std::future::pending())
     }
     /// What has happened since it was asked last: name, slice, in words.

@@ -8,6 +8,7 @@
 use crate::{
     addresses::{self, Range},
     admission::later_by,
+    dhcp,
 };
 use dtn_api::{
     Problem,
@@ -18,11 +19,17 @@ use dtn_api::{
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 use uuid::Uuid;
 
 /// How long a freed address is remembered for its last owner, in seconds.
 pub const AFFINITY_SECONDS: u32 = 86_400;
+/// For how long an address that somebody else was found to have is nobody's, in seconds: as Kea's
+/// `decline-probation-period`, a day.
+pub const DECLINED_SECONDS: u32 = 86_400;
 /// Longest client id, in bytes: DHCP's DUID has 130 (RFC 8415 §11.1), ours carries names.
 const LONGEST_CLIENT: usize = 512;
 
@@ -324,8 +331,19 @@ fn first_gap(range: &Range, known: &BTreeSet<u128>) -> Option<u128> {
     (next <= range.last).then_some(next)
 }
 
-/// The lease with its lifetime started anew. A quarantined one is its client's still.
+/// The lease with its lifetime started anew. A quarantined one is its client's still, unless that
+/// has declined it.
 pub fn renew(row: &LeaseRow, now: Timestamp) -> Result<LeaseRow, Problem> {
+    if row.lease.client_id.starts_with(dhcp::DECLINED) && row.occupies() {
+        return Err(Problem::new(
+            Kind::StateConflict,
+            format!(
+                "lease {} is nobody's: its host has found its address with somebody else; ask for \
+                 a new one",
+                row.lease.id
+            ),
+        ));
+    }
     if !row.occupies() {
         return Err(Problem::new(
             Kind::StateConflict,
@@ -352,6 +370,17 @@ pub fn release(row: &LeaseRow, now: Timestamp) -> Option<LeaseRow> {
         row.freed_at = Some(now);
         row
     })
+}
+
+/// The lease taken from a client that has found its address with somebody else: nobody has it, until
+/// it is tried again. Nothing but time or the site ends that.
+pub fn decline(row: &LeaseRow, address: Ipv4Addr, now: Timestamp) -> LeaseRow {
+    let mut row = row.clone();
+    row.lease.client_id = format!("{}{address}", dhcp::DECLINED);
+    row.lease.state = LeaseState::Quarantined;
+    row.lease.version += 1;
+    row.quarantine_until = Some(later_by(now, DECLINED_SECONDS));
+    row
 }
 
 /// What time does to a lease.

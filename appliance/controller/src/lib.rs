@@ -5,7 +5,8 @@
 //! [`routes`] read it, [`engine`] decides with the rules of [`slices`], [`admission`],
 //! [`topology`], [`leases`], [`stitches`], [`gateways`], [`access`] and makes the decision durable
 //! ([`store`], [`state`]) before it is answered. What the slices then need of the network is told to
-//! the [`fabric`], which says what it has read back.
+//! the [`fabric`], which says what it has read back. Hosts that speak no REST ask for their address by
+//! [`dhcp`].
 //!
 //! A library first: `dtnd` and every test can run one in their own process.
 
@@ -15,6 +16,7 @@ pub mod admission;
 pub mod auth;
 pub mod authority;
 pub mod config;
+pub mod dhcp;
 pub mod document;
 pub mod engine;
 pub mod fabric;

@@ -123,6 +123,7 @@ pub async fn start(
                 () = accept_tls(tcp, TlsAcceptor::from(tls), router.clone(), &open, domain) => {}
                 () = accept_unix(unix, router, &open) => {}
                 () = engine::run_clock(engine.clone(), stop.clone()) => {}
+                () = engine::run_dhcp(engine.clone()) => {}
                 () = notify::watchdog(&engine) => {}
                 () = peers => {}
                 () = stop.cancelled() => {}
@@ -160,6 +161,7 @@ async fn fabric(
             listen,
             plain,
             neighbours,
+            dhcp,
             network,
         } => {
             let tls = match plain {
@@ -175,6 +177,7 @@ async fn fabric(
             };
             let fabric = OpenFlow::start(network.clone(), listen, stop).await?;
             fabric.answer(*neighbours);
+            fabric.lease(*dhcp);
             Ok(fabric)
         }
         FabricConfig::Onos {

@@ -30,6 +30,8 @@ pub enum FabricConfig {
         plain: bool,
         /// Who answers a member that asks for a neighbour.
         neighbours: Neighbours,
+        /// Whether hosts that speak DHCP get their addresses from here.
+        dhcp: bool,
         /// The switches and their wiring.
         network: Network,
     },
@@ -59,7 +61,7 @@ pub(super) fn read(reader: &mut Reader<'_>, borders: &[Border]) -> Option<Fabric
     let kind = reader.text("fabric.kind").unwrap_or_else(|| "edge".into());
     match kind.as_str() {
         "edge" => {
-            no_proxy(reader, "no switch hands anything to this controller");
+            nothing_handed(reader, "no switch hands anything to this controller");
             for table in ["switch", "cable", "port"] {
                 if reader.tables(table) > 0 {
                     let why = "is not used by the fabric edge: write kind = \"openflow\" or \"onos\" below [fabric], or take it away";
@@ -88,11 +90,13 @@ fn openflow(reader: &mut Reader<'_>, borders: &[Border]) -> Option<FabricConfig>
     );
     let plain = reader.flag("fabric.plain").unwrap_or(false);
     let neighbours = neighbours(reader);
+    let dhcp = reader.flag("fabric.dhcp").unwrap_or(false);
     let network = network(reader, borders);
     Some(FabricConfig::OpenFlow {
         listen: listen?,
         plain,
         neighbours,
+        dhcp,
         network,
     })
 }
@@ -110,7 +114,14 @@ fn neighbours(reader: &mut Reader<'_>) -> Neighbours {
     }
 }
 /// For a fabric whose switches hand no frames to this controller.
-fn no_proxy(reader: &mut Reader<'_>, why: &str) {
+fn nothing_handed(reader: &mut Reader<'_>, why: &str) {
+    if reader.flag("fabric.dhcp") == Some(true) {
+        let why = format!(
+            "is for the fabric openflow alone: {why}; take it away, and give addresses over REST or \
+             by hand"
+        );
+        reader.error("fabric.dhcp", why);
+    }
     if neighbours(reader) == Neighbours::Proxy {
         let why = format!("\"proxy\" is for the fabric openflow alone: {why}; write flood");
         reader.error("fabric.neighbours", why);
@@ -118,7 +129,7 @@ fn no_proxy(reader: &mut Reader<'_>, why: &str) {
 }
 
 fn onos(reader: &mut Reader<'_>, borders: &[Border]) -> Option<FabricConfig> {
-    no_proxy(
+    nothing_handed(
         reader,
         "what an ONOS is handed does not come to this controller",
     );
@@ -381,6 +392,22 @@ mod tests {
         };
         assert!(told("onos").is_some_and(|why| why.contains("needs three tables")));
         assert_eq!(told("openflow"), None);
+    }
+
+    #[test]
+    fn dhcp_is_served_where_frames_come_here() {
+        for (kind, on, fits) in [
+            ("openflow", true, true),
+            ("edge", true, false),
+            ("edge", false, true),
+            ("onos", true, false),
+            ("onos", false, true),
+        ] {
+            let text = format!("version = 1\n[fabric]\nkind = \"{kind}\"\ndhcp = {on}\n");
+            let all = problems(&text);
+            let told = all.iter().any(|line| line.starts_with("fabric.dhcp: "));
+            assert_eq!(told, !fits, "{kind} {on}: {all:#?}");
+        }
     }
 
     #[test]

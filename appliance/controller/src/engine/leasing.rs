@@ -4,12 +4,13 @@
 use super::{Decision, Engine, Once, bookings, not_found};
 use crate::{
     auth::{self, Principal},
+    dhcp,
     gateways::{self, GatewayRow},
     leases::{self, Asker, LeaseRow},
     state::{Change, State},
 };
 use dtn_api::{
-    HostId, Name, Problem,
+    HostId, MacAddress, Name, Problem,
     lease::{Lease, LeaseRequest, RenewResult, Route},
     problem::Kind,
     slice::Slice,
@@ -49,6 +50,7 @@ impl Engine {
             {
                 own(who, other)?;
             }
+            not_by_dhcp(&request.client_id)?;
             let gateway = gateway(state, who, &booking.slice, request)?;
             let asker = Asker {
                 id: Uuid::now_v7(),
@@ -63,7 +65,8 @@ impl Engine {
                 let problem = format!("{} is another node's in the domain", request.mac);
                 return Err(Problem::new(Kind::AddressInConflict, problem).at("/mac", why));
             }
-            let foreign = foreign_addresses(state, request);
+            let mut foreign = foreign_addresses(state, request.mac);
+            foreign.extend(self.offered(slice, request.mac, now));
             let grant = leases::grant(&booking.slice, &rows, &foreign, request, &asker, now)?;
             let lease = grant.row.lease.clone();
             let mut decision = Decision::only((lease.clone(), grant.fresh));
@@ -72,6 +75,15 @@ impl Engine {
             }
             if let Some(old) = grant.replaces {
                 decision = decision.change(Change::NoLease(old));
+            }
+            // a NIC that goes into a pod takes its hardware address along: its host asks no more
+            let id = dhcp::client(request.mac);
+            let by_dhcp = rows.iter().find(|row| row.lease.client_id == id);
+            if let Some(back) = by_dhcp.and_then(|row| leases::release(row, now)) {
+                let detail = format!("of {id}: {} has its hardware address", lease.client_id);
+                decision = decision
+                    .event("lease.released", Some(back.lease.id), detail)
+                    .change(Change::Lease(back));
             }
             if grant.fresh {
                 let ips: Vec<_> = lease.ips.iter().map(ToString::to_string).collect();
@@ -225,8 +237,20 @@ fn gateway<'a>(
     Ok(Some(row))
 }
 
+/// Client ids that are no one's who asks over REST.
+fn not_by_dhcp(client_id: &str) -> Result<(), Problem> {
+    let kept = [dhcp::CLIENT, dhcp::DECLINED];
+    let Some(prefix) = kept.iter().find(|prefix| client_id.starts_with(**prefix)) else {
+        return Ok(());
+    };
+    let problem =
+        format!("client ids that begin with {prefix} are those of hosts that ask by DHCP");
+    let why = "choose another one";
+    Err(Problem::new(Kind::InvalidRequest, problem).at("/client_id", why))
+}
+
 /// What members of a slice reach beyond it.
-fn routes(state: &State, slice: Uuid) -> Vec<Route> {
+pub(super) fn routes(state: &State, slice: Uuid) -> Vec<Route> {
     let spec = state.bookings.get(&slice).map(|b| &b.slice.spec);
     let gateway = spec.and_then(|spec| gateways::of_slice(&state.gateways, spec));
     let addressing = spec.and_then(|spec| spec.addressing.as_ref());
@@ -271,11 +295,8 @@ fn own(who: &Principal, row: &LeaseRow) -> Result<(), Problem> {
 }
 
 /// Addresses that hosts with another MAC are known by.
-fn foreign_addresses(state: &State, request: &LeaseRequest) -> BTreeSet<IpAddr> {
-    let others = state
-        .hosts
-        .values()
-        .filter(|host| host.id.mac() != request.mac);
+pub(super) fn foreign_addresses(state: &State, mac: MacAddress) -> BTreeSet<IpAddr> {
+    let others = state.hosts.values().filter(|host| host.id.mac() != mac);
     others
         .flat_map(|host| host.spec.ips.iter().copied())
         .collect()

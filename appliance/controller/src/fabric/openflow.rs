@@ -9,6 +9,7 @@
 
 mod closed;
 mod decided;
+mod dhcp;
 mod discovery;
 mod failure;
 mod frames;
@@ -28,8 +29,10 @@ mod turns;
 mod watch;
 
 use super::{
-    Counters, Difference, Fabric, Intent, Verdict, edge::Edge, network::Network,
-    program::Neighbours,
+    Asked, Counters, Difference, Fabric, Intent, Verdict,
+    edge::Edge,
+    network::Network,
+    program::{Neighbours, Punts},
 };
 use crate::topology::Graph;
 use anyhow::Context;
@@ -49,10 +52,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     mem,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 use switches::Connected;
 use tokio::{
@@ -90,6 +90,7 @@ pub struct OpenFlow {
     shared: Arc<Shared>,
     address: SocketAddr,
     edge: Edge,
+    asked: tokio::sync::Mutex<mpsc::Receiver<Asked>>,
 }
 
 /// Something that happened: name, slice, in words.
@@ -116,8 +117,10 @@ struct Shared {
     /// Frames that switches have handed over.
     handed: mpsc::Sender<discovery::Handed>,
     dropped: discovery::Dropped,
-    /// Questions for neighbours are answered here.
-    proxy: AtomicBool,
+    /// What else comes here, and is answered.
+    punts: Mutex<Punts>,
+    /// What hosts have asked by DHCP.
+    questions: mpsc::Sender<Asked>,
 }
 
 /// What is wanted, with a number that no other wish of this process has.
@@ -190,6 +193,7 @@ impl OpenFlow {
             .ok()
             .context("making the secret that link discovery is sealed with")?;
         let (handed, hands) = mpsc::channel(discovery::QUEUE);
+        let (questions, asked) = mpsc::channel(dhcp::QUEUE);
         let shared = Arc::new(Shared {
             network,
             state: Mutex::default(),
@@ -203,7 +207,8 @@ impl OpenFlow {
             began: Instant::now(),
             handed,
             dropped: discovery::Dropped::default(),
-            proxy: AtomicBool::new(false),
+            punts: Mutex::default(),
+            questions,
         });
         let accept = listener::accept(listener, listen.tls, shared.clone(), stop.clone());
         shared.watch("listening for switches", &stop, accept);
@@ -223,12 +228,16 @@ impl OpenFlow {
             shared,
             address,
             edge: Edge::new(Vec::new()),
+            asked: tokio::sync::Mutex::new(asked),
         }))
     }
     /// Who answers members that ask for a neighbour; to be said before the first [`Fabric::intend`].
     pub fn answer(&self, neighbours: Neighbours) {
-        let proxy = neighbours == Neighbours::Proxy;
-        self.shared.proxy.store(proxy, Ordering::Relaxed);
+        lock(&self.shared.punts).neighbours = neighbours;
+    }
+    /// Whether hosts get their addresses by DHCP; to be said before the first [`Fabric::intend`].
+    pub fn lease(&self, by_dhcp: bool) {
+        lock(&self.shared.punts).dhcp = by_dhcp;
     }
     /// Where switches connect.
     pub fn address(&self) -> SocketAddr {
@@ -297,6 +306,15 @@ impl Fabric for OpenFlow {
     }
     fn changed(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.shared.changed.notified())
+    }
+    fn asked(&self) -> BoxFuture<'_, Asked> {
+        Box::pin(async {
+            match self.asked.lock().await.recv().await {
+                Some(asked) => asked,
+                // nobody asks any more
+                None => std::future::pending().await,
+            }
+        })
     }
     fn happened(&self) -> Vec<Event> {
         mem::take(&mut lock(&self.shared.state).events).into()

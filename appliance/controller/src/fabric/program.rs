@@ -41,7 +41,7 @@ pub(in crate::fabric) mod walk;
 
 pub use asks::Neighbours;
 pub use meters::{Guard, GuardKey, MeterSpec, assign, guards_of};
-pub use punt::punt;
+pub use punt::{Punts, punt};
 pub use resolved::{Flow, FlowId, Group, Meter, Resolved, resolve};
 pub use slice::programs;
 
@@ -145,6 +145,8 @@ pub enum Purpose {
     Discover = 30,
     /// A member's question for a neighbour goes to the controller.
     Ask = 31,
+    /// What a host asks by DHCP, and its question for who answers that, go to the controller.
+    Lease = 32,
     /// In one table: a member's own packets go to a destination.
     Sending = 40,
     /// In one table: a member's own ARP or neighbour discovery goes to its destination.
@@ -165,6 +167,8 @@ impl Purpose {
     pub const fn place(self) -> (u8, u16) {
         match self {
             Self::Discover => (ADMIT, 40_000),
+            // what a member has an address for asks for more time from it
+            Self::Lease => (ADMIT, 30_400),
             Self::Ask => (ADMIT, 30_250),
             Self::Neighbour | Self::Asking => (ADMIT, 30_200),
             Self::Forged => (ADMIT, 30_100),

@@ -54,7 +54,7 @@ pub(super) struct Handed {
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
     /// Frames of ports that brought more than their share, or that found the queue full.
-    flooded: AtomicU64,
+    pub(super) flooded: AtomicU64,
     /// Link discovery of somebody else.
     strange: AtomicU64,
 }
@@ -91,7 +91,7 @@ impl Shared {
         }
     }
     /// The switch of a session, while it is the one that counts.
-    fn switch_of(&self, session: &Arc<Session>) -> Option<Name> {
+    pub(super) fn switch_of(&self, session: &Arc<Session>) -> Option<Name> {
         let state = lock(&self.state);
         let mut all = state.switches.iter();
         all.find(|(_, known)| Arc::ptr_eq(&known.session, session))
@@ -124,9 +124,11 @@ pub(super) async fn listen(
         {
             const DISCOVER: u16 = Purpose::Discover as u16;
             const ASK: u16 = Purpose::Ask as u16;
+            const LEASE: u16 = Purpose::Lease as u16;
             match packet.cookie as u16 {
                 DISCOVER => probed(&shared, &session, port, &packet.data),
                 ASK => shared.asked(&session, port, &packet).await,
+                LEASE => shared.lease_asked(&session, port, &packet).await,
                 _ => {}
             }
         }

@@ -12,7 +12,7 @@ use super::{
 use crate::fabric::{
     Attached, Intent,
     program::{
-        GROUP, Neighbours,
+        GROUP,
         frames::{ADVERTISEMENT, ARP, IPV4, IPV6, SOLICITATION, link_local},
         tag_of,
     },
@@ -21,7 +21,7 @@ use dtn_api::MacAddress;
 use dtn_openflow::{Action, PacketIn, PacketOut};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 use tokio::time::Instant;
 
@@ -88,13 +88,6 @@ pub(super) fn question(frame: &[u8]) -> Option<Question> {
 }
 
 impl Shared {
-    /// Who answers members that ask for a neighbour.
-    pub(super) fn neighbours(&self) -> Neighbours {
-        match self.proxy.load(Ordering::Relaxed) {
-            true => Neighbours::Proxy,
-            false => Neighbours::Flood,
-        }
-    }
     /// A member's question for a neighbour came in.
     pub(super) async fn asked(&self, session: &Arc<Session>, port: u32, packet: &PacketIn) {
         let wanted = lock(&self.state).wanted.clone();

@@ -110,7 +110,7 @@ async fn pass(shared: &Shared) {
     };
     let began = Instant::now();
     let mut programs = programs(&shared.network, &wanted.intents);
-    punt(&mut programs, shared.neighbours());
+    punt(&mut programs, &shared.network, *lock(&shared.punts));
     let (mut seen, mut failed) = look_at(shared, &programs, |_| true).await;
     drifted(shared, &wanted, &seen);
 
@@ -400,7 +400,7 @@ pub(super) async fn check(shared: &Shared) -> Vec<Difference> {
     let mut programs = programs(&shared.network, intents);
     // before anything is wanted nothing is asked of a switch
     if wanted.is_some() {
-        punt(&mut programs, shared.neighbours());
+        punt(&mut programs, &shared.network, *lock(&shared.punts));
     }
     let (seen, mut failed) = look_at(shared, &programs, |_| true).await;
     for switch in &shared.network.switches {

@@ -5,11 +5,12 @@
 //! of its own, and is left away when that is full.
 
 use super::{
+    dhcp,
     failure::{Cause, Failure, unexpected},
     frames,
     links::Told,
     switches::Ports,
-    turns::Turns,
+    turns::{self, Turns},
 };
 use dtn_openflow::{
     Frame, Message, MultipartReply, MultipartRequest, PORT_ADMIN_DOWN, PORT_DELETED,
@@ -81,6 +82,8 @@ pub(super) struct Session {
     pub(super) limited: AtomicBool,
     /// How many more frames of each port are taken.
     pub(super) turns: Mutex<Turns>,
+    /// How many more questions by DHCP of each port are taken.
+    pub(super) questions: Mutex<Turns>,
 }
 
 /// What a switch has said without being asked.
@@ -157,7 +160,8 @@ impl Session {
             why: Mutex::default(),
             end,
             limited: AtomicBool::new(false),
-            turns: Mutex::default(),
+            turns: Mutex::new(turns::frames()),
+            questions: Mutex::new(Turns::new(dhcp::RATE, dhcp::BURST)),
         });
         let queues = Queues {
             out: from_out,

@@ -13,18 +13,36 @@ const BURST: u32 = 100;
 const PORTS: usize = 4096;
 
 /// What each port has left.
-#[derive(Debug, Default)]
-pub(super) struct Turns(BTreeMap<u32, (Duration, Instant)>);
+#[derive(Debug)]
+pub(super) struct Turns {
+    /// What one costs, and the most that a port can have.
+    each: Duration,
+    most: Duration,
+    left: BTreeMap<u32, (Duration, Instant)>,
+}
+
+/// Of all frames that are handed over.
+pub(super) fn frames() -> Turns {
+    Turns::new(RATE, BURST)
+}
 
 impl Turns {
+    /// As many a second, and as many at once.
+    pub(super) fn new(rate: u32, burst: u32) -> Self {
+        let each = Duration::from_secs(1) / rate.max(1);
+        Self {
+            each,
+            most: each * burst,
+            left: BTreeMap::new(),
+        }
+    }
     /// Whether a frame of this port is taken.
     pub(super) fn take(&mut self, port: u32, now: Instant) -> bool {
-        let each = Duration::from_secs(1) / RATE;
-        let most = each * BURST;
-        if self.0.len() >= PORTS && !self.0.contains_key(&port) {
+        let (each, most) = (self.each, self.most);
+        if self.left.len() >= PORTS && !self.left.contains_key(&port) {
             return false;
         }
-        let (left, at) = self.0.entry(port).or_insert((most, now));
+        let (left, at) = self.left.entry(port).or_insert((most, now));
         *left = (*left + now.saturating_duration_since(*at)).min(most);
         *at = now;
         match left.checked_sub(each) {
@@ -43,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_port_that_floods_keeps_nobody_else_out() {
-        let mut turns = Turns::default();
+        let mut turns = frames();
         let began = Instant::now();
         let mut taken = 0;
         for ms in 0..10_000 {
@@ -62,9 +80,9 @@ mod tests {
 
     #[test]
     fn ports_without_end_take_no_room_without_end() {
-        let mut turns = Turns::default();
+        let mut turns = frames();
         let now = Instant::now();
         let taken = (0..100_000).filter(|port| turns.take(*port, now)).count();
-        assert_eq!((taken, turns.0.len()), (PORTS, PORTS));
+        assert_eq!((taken, turns.left.len()), (PORTS, PORTS));
     }
 }

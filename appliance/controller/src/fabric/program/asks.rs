@@ -78,7 +78,7 @@ fn kind(matches: &Match) -> Option<Kind> {
 mod tests {
     use super::*;
     use crate::fabric::program::{
-        ADMIT, Programs, programs, punt,
+        ADMIT, Programs, Punts, programs, punt,
         walk::site::{Site, Wish},
     };
     use dtn_api::slice::Class;
@@ -96,6 +96,10 @@ mod tests {
         });
         let mut all = programs(&site.network, std::slice::from_ref(&intent));
         let before = all.clone();
+        let punt = |all: &mut Programs, neighbours| {
+            let dhcp = false;
+            punt(all, &site.network, Punts { neighbours, dhcp });
+        };
         punt(&mut all, Neighbours::Flood);
         let asks = |all: &Programs| {
             let flows = all.switches.values().flat_map(|program| &program.flows);

@@ -1,6 +1,7 @@
 //! Which frames a rule is for, as OpenFlow matches with all that they require (OpenFlow 1.3.5
 //! §7.2.3.8).
 
+use crate::dhcp;
 use dtn_api::MacAddress;
 use dtn_openflow::{Field, Match, VLAN_PRESENT};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,6 +19,7 @@ pub const DOT1Q: u16 = 0x8100;
 /// EtherType of link discovery (IEEE 802.1AB-2016 §7.3).
 pub const LLDP: u16 = 0x88cc;
 const ICMPV6: u8 = 58;
+const UDP: u8 = 17;
 /// ICMPv6 type of a neighbour solicitation (RFC 4861 §4.3).
 pub const SOLICITATION: u8 = 135;
 /// ICMPv6 type of a neighbour advertisement (RFC 4861 §4.4).
@@ -153,6 +155,41 @@ pub(super) fn request() -> Vec<Field> {
         mask: None,
     };
     vec![all, Field::ArpOp(1)]
+}
+
+/// A frame without tag, whoever's.
+fn untagged(ethertype: u16) -> [Field; 2] {
+    let vlan = Field::VlanVid {
+        value: VLAN_NONE,
+        mask: None,
+    };
+    [Field::EthType(ethertype), vlan]
+}
+
+/// What a host asks by DHCP of a server, or of all.
+pub(super) fn dhcp(server: Ipv4Addr) -> Match {
+    let fields = [
+        Field::IpProto(UDP),
+        Field::UdpSrc {
+            value: dhcp::CLIENT_PORT,
+            mask: None,
+        },
+        Field::UdpDst {
+            value: dhcp::SERVER_PORT,
+            mask: None,
+        },
+        Field::Ipv4Dst {
+            addr: server,
+            mask: None,
+        },
+    ];
+    Match::new(untagged(IPV4).into_iter().chain(fields))
+}
+
+/// Who asks for the hardware address of this one, of all or of it alone.
+pub(super) fn who_has(addr: Ipv4Addr) -> Match {
+    let fields = [Field::ArpOp(1), Field::ArpTpa { addr, mask: None }];
+    Match::new(untagged(ARP).into_iter().chain(fields))
 }
 
 /// To several stations that listen for an IPv6 address.
