@@ -60,7 +60,7 @@ group() {
     echo "=== $name: $([ $rc = 0 ] && echo ok || echo "FAILED with status $rc") after $(($(date +%s) - start)) s"
 }
 
-scripts=(install.sh test.sh .ci/run images/build images/dtn-node/root/usr/libexec/dtn/install-plugins tests/lab tests/onos tests/os-ken tests/onos-core/make tests/onos-core/run tests/kubernetes/*.sh tests/kubernetes/run tests/kubernetes/scenarios/*.sh tests/readme tests/lab-matrix tests/dependencies)
+scripts=(install.sh test.sh .ci/run images/build images/dtn-node/root/usr/libexec/dtn/install-plugins tests/lab tests/onos tests/os-ken tests/onos-core/make tests/onos-core/run tests/kubernetes/*.sh tests/kubernetes/run tests/kubernetes/bench tests/kubernetes/scenarios/*.sh tests/readme tests/lab-matrix tests/dependencies)
 group format cargo fmt --all --check
 group shell shellcheck "${scripts[@]}"
 group lints cargo clippy --workspace --all-targets --locked -- -D warnings
