@@ -69,15 +69,9 @@ async fn deploy(args: &Args, context: &Context) -> Outcome {
     ));
     let key = key::settle(&cluster, &made, given).await?;
     apply(&cluster, &made, &plan).await?;
-    if key == Some(true) && context.watched && !context.json {
-        eprintln!(
-            "a transfer key was made: the other end needs the same Secret {}-keys",
-            args.name
-        );
-    }
     let followed =
         follow::follow(&cluster, args.name.as_str(), args.wishes.timeout(), context).await?;
-    told(followed, &made, args, context)
+    told(followed, &made, key == Some(true), args, &cluster, context)
 }
 
 /// Without its DeviceClass a pod would stay pending with a reason that helps nobody.
@@ -126,7 +120,14 @@ async fn apply(cluster: &Cluster, made: &Manifests, plan: &Plan) -> Result<(), F
 }
 
 /// What came of it.
-fn told(followed: Followed, made: &Manifests, args: &Args, context: &Context) -> Outcome {
+fn told(
+    followed: Followed,
+    made: &Manifests,
+    new_key: bool,
+    args: &Args,
+    cluster: &Cluster,
+    context: &Context,
+) -> Outcome {
     let (name, options) = (&args.name, args.reach.options());
     let standing = followed.standing;
     let Some(pod) = followed.pod else {
@@ -146,7 +147,10 @@ fn told(followed: Followed, made: &Manifests, args: &Args, context: &Context) ->
         "read its log: dtnctl pods logs {name}{options}; take it down: dtnctl undeploy {name}{options}"
     );
     if standing.state == standing::State::Ready {
-        return Ok(Done::text(out).next(log));
+        return Ok(Done::text(out).next(match new_key {
+            true => format!("{log}; {}", share_key(made, cluster)),
+            false => log,
+        }));
     }
     let waits = standing.text();
     let text = match followed.end {
@@ -170,6 +174,20 @@ fn told(followed: Followed, made: &Manifests, args: &Args, context: &Context) ->
         ),
     };
     Err(Failure::because(text).showing(out).or_next(next))
+}
+
+/// How the other end of a transfer gets the key that was made.
+fn share_key(made: &Manifests, cluster: &Cluster) -> String {
+    let Some((secret, files)) = &made.key else {
+        return String::new();
+    };
+    let file = files.first().map(String::as_str).unwrap_or_default();
+    format!(
+        "a transfer key was made, which the other end takes by --key {file}: kubectl get secret \
+         {secret} --namespace {} --output jsonpath='{{.data.{}}}' | base64 --decode >{file}",
+        cluster.namespace,
+        file.replace('.', r"\.")
+    )
 }
 
 /// What makes the pod's folders on a node.
