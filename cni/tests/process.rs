@@ -81,8 +81,10 @@ fn an_error_is_json_on_standard_output() {
 fn a_build_without_failpoints_knows_none() {
     for plugin in ["vdn-host-device", "vdn-macvlan", "vdn-ipam", "vdn-chain"] {
         let binary = std::fs::read(bench::plugin(plugin)).unwrap();
+        // the standard library's search is fast in a debug build too
+        let text = String::from_utf8_lossy(&binary);
         for word in ["DTN_FAILPOINT", "add-after-record", "del-after-link"] {
-            let there = binary.windows(word.len()).any(|w| w == word.as_bytes());
+            let there = text.contains(word);
             assert!(!there, "{plugin} has {word}");
         }
     }
