@@ -7,13 +7,21 @@
 mod switch;
 mod wish;
 
+use dtn_openflow::{
+    Band, Frame, METER_KBPS, METER_MAX, Message, MeterCommand, MeterMod, frame_length, refusal,
+};
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
     net::TcpStream,
+    os::unix::net::UnixStream,
     time::{Duration, Instant},
 };
-use switch::{fabric, flow_ages, host::talk, pair, with_switches};
+use switch::{
+    Rig, fabric, flow_ages,
+    host::{arrives, talk},
+    pair, with_switches,
+};
 use tokio_util::sync::CancellationToken;
 use vdnd::fabric::Fabric;
 use wish::{MUCH, ONE, TWO, happened, network, programmed, slice, start, until};
@@ -275,6 +283,126 @@ fn of_two_switches_with_one_id_the_first_is_kept() {
             told["switch.refused"].contains("000000000000004d"),
             "{told:?}"
         );
+    });
+}
+
+/// Takes up every meter but one of what forwards for all switches here, by a switch that is nobody's.
+fn fill(rig: &Rig, switch: &str) {
+    const AT_ONCE: u32 = 1000;
+    let mut stream = UnixStream::connect(rig.path(&format!("{switch}.mgmt"))).unwrap();
+    stream.set_read_timeout(Some(wish::LONG)).unwrap();
+    let mut said = stream.try_clone().unwrap();
+    let mut next = move || {
+        let mut head = [0; 8];
+        said.read_exact(&mut head).unwrap();
+        let mut bytes = head.to_vec();
+        bytes.resize(frame_length(head).unwrap(), 0);
+        said.read_exact(&mut bytes[8..]).unwrap();
+        Frame::decode(&bytes).unwrap()
+    };
+    let frame = |xid, message| Frame { xid, message }.encode();
+    let meter = |command, meter_id| {
+        let message = Message::MeterMod(MeterMod {
+            command,
+            flags: METER_KBPS,
+            meter_id,
+            bands: vec![Band::Drop {
+                rate: 1000,
+                burst_size: 0,
+            }],
+        });
+        frame(meter_id, message)
+    };
+    let versions = vec![dtn_openflow::VERSION];
+    let mut out = frame(METER_MAX, Message::Hello { versions });
+    for first in (1..).step_by(AT_ONCE as usize) {
+        out.extend((first..first + AT_ONCE).flat_map(|id| meter(MeterCommand::Add, id)));
+        out.extend(frame(METER_MAX, Message::BarrierRequest));
+        stream.write_all(&out).unwrap();
+        out.clear();
+        let mut full = None;
+        loop {
+            let Frame { xid, message } = next();
+            match message {
+                Message::BarrierReply => break,
+                Message::EchoRequest(data) => {
+                    let reply = frame(xid, Message::EchoReply(data));
+                    stream.write_all(&reply).unwrap();
+                }
+                Message::Error { kind, code, .. } => {
+                    let why = refusal(kind, code);
+                    assert!(why.contains("no room for more meters"), "{why}");
+                    full.get_or_insert(xid);
+                }
+                _ => {}
+            }
+        }
+        if let Some(full) = full {
+            println!("no room for the meter {full} of the switch {switch}");
+            let last = meter(MeterCommand::Delete, full - 1);
+            let done = frame(METER_MAX, Message::BarrierRequest);
+            stream.write_all(&[last, done].concat()).unwrap();
+            while next().message != Message::BarrierReply {}
+            return;
+        }
+    }
+}
+
+#[test]
+fn without_room_for_a_guard_nobody_is_let_in_unguarded_and_it_is_said_why() {
+    with_switches("full_of_meters", async |rig| {
+        let stop = CancellationToken::new();
+        let fabric = fabric(&rig, &["edge1"], &stop).await;
+        rig.switch("crowd", 99);
+        let hosts = [("ha", 1), ("hb", 2), ("hc", 3), ("hd", 4)];
+        let [a, b, c, d] = hosts.map(|(name, n)| rig.host("edge1", name, n));
+        let other = slice(8, MUCH, vec![c.member("edge1"), d.member("edge1")], &ONE);
+        fabric.intend(vec![other.clone()]);
+        programmed(&fabric, &[&other]).await;
+        let before = rig.dump("edge1").len();
+        fill(&rig, "crowd");
+
+        let wanted = slice(7, MUCH, vec![a.member("edge1"), b.member("edge1")], &ONE);
+        fabric.intend(vec![other.clone(), wanted.clone()]);
+        const WHY: &str =
+            "the switch edge1 refused meters and groups: meter refused: no room for more meters";
+        until("it says why not", || {
+            let why = fabric.programmed(wanted.slice);
+            why.is_err_and(|why| why == WHY)
+        })
+        .await;
+        let told = fabric.happened();
+        let said = ("switch.error", Some(wanted.slice), WHY.to_owned());
+        assert!(told.contains(&said), "{told:?}");
+        programmed(&fabric, &[&other]).await;
+        assert!(talk(&c, &d), "the other slice has its guards");
+        let rules = rig.ofctl("dump-flows", "edge1");
+        let lets_in = |line: &&str| line.contains("table=0,") && line.contains("metadata:0x7");
+        let lets_in: Vec<&str> = rules.lines().filter(lets_in).collect();
+        assert!(
+            !lets_in.is_empty() && lets_in.iter().all(|line| line.contains("meter:")),
+            "{lets_in:#?}"
+        );
+        a.knows(&b);
+        b.knows(&a);
+        let (from, at) = (a.socket(a.v4), b.socket(b.v4));
+        assert!(arrives(&from, &at), "the one guard that had room");
+        assert!(!arrives(&at, &from), "who has no guard gets nothing in");
+
+        // it ends: nothing of it is left
+        fabric.intend(vec![other.clone()]);
+        until("all of it is gone", || rig.dump("edge1").len() == before).await;
+        assert_eq!(fabric.check().await, []);
+        fabric.intend(vec![other.clone(), wanted.clone()]);
+        until("it says so again", || {
+            fabric.programmed(wanted.slice).is_err_and(|why| why == WHY)
+        })
+        .await;
+        // there is room: nobody has to ask again
+        rig.ofctl("del-meters", "crowd");
+        programmed(&fabric, &[&wanted, &other]).await;
+        assert!(talk(&a, &b));
+        assert_eq!(fabric.check().await, []);
     });
 }
 
