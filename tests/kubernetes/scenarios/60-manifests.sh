@@ -94,6 +94,10 @@ expect "and so is a value that it has not" unknown_value
 no_server() { says 'say where the API server is' "$built/chart/chart" "$KUBERNETES" dtn-system "$manifests/chart" network=only; }
 expect "and an only network without an API server" no_server
 
+# its first block of YAML is a claim and a pod
+example() { awk '/^```yaml$/ {inside = 1; next} /^```$/ {if (inside) exit} inside' "$top/docs/kubernetes.md"; }
+expect "what the documentation shows is taken" k apply --server-side --dry-run=server -f <(example)
+
 # --- what is refused before anybody has to look at it
 claim() {
     printf 'apiVersion: resource.k8s.io/v1\nkind: ResourceClaim\nmetadata: {name: %s}\nspec:\n  devices:\n' "$1"
