@@ -211,9 +211,15 @@ async fn one_that_is_no_use_is_sent_away_with_the_reason() {
         told.iter().all(|(what, _)| *what == "switch.refused"),
         "{told:?}"
     );
-    for part in ["16 tables", "a request for its groups: bad request"] {
-        assert!(told.iter().any(|(_, why)| why.contains(part)), "{told:?}");
-    }
+    const FEW: &str = "it has 16 tables, and the tables 0 to 20 are needed: write tables = 1 in its \
+                       [[switch]], and everything is put into one";
+    let few = format!("the switch edge1 connected from 127.0.0.1 and was sent away: {FEW}");
+    assert!(told.iter().any(|(_, why)| *why == few), "{told:?}");
+    let part = "a request for its groups: bad request";
+    assert!(told.iter().any(|(_, why)| why.contains(part)), "{told:?}");
+    // and it is said for as long as it is so, where the switches are shown
+    let trouble = fabric.trouble().unwrap();
+    assert!(trouble.contains(FEW), "{trouble}");
     connected(&fabric, 0).await;
 }
 
