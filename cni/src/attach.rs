@@ -313,6 +313,10 @@ async fn attach(
     sysctl::announce(&ends.sandbox, name).await?;
     if interface.ips.iter().any(|ip| ip.addr().is_ipv6()) {
         sysctl::enable_ipv6(&ends.sandbox, name).await?;
+        // before the others are announced: who hears of them sends at once
+        if let Some(mac) = arrived.mac {
+            address::add_link_local(&ends.inside, arrived.index, mac).await?;
+        }
     }
     for ip in &interface.ips {
         address::add(&ends.inside, arrived.index, *ip).await?;

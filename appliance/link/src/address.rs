@@ -1,13 +1,14 @@
 //! Addresses on links.
 
 use crate::{Conn, Error, Result, conn::Mode};
+use dtn_api::MacAddress;
 use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
 };
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// An address as it is on a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +120,31 @@ pub async fn add(conn: &Conn, index: u32, net: IpNet) -> Result<()> {
     restore(conn, index, &address).await
 }
 
+/// Puts the link-local address that belongs to a hardware address on a link (RFC 4291, appendix A),
+/// usable at once; the same twice is success. The kernel would make it by itself, but some time
+/// after the link came up, and for whom it forwards it asks for neighbours from no other address
+/// (`ndisc_solicit`, net/ipv6/ndisc.c): until then nobody is asked, and then a second is waited.
+pub async fn add_link_local(conn: &Conn, index: u32, mac: MacAddress) -> Result<()> {
+    add(conn, index, link_local(mac)).await
+}
+
+fn link_local(mac: MacAddress) -> IpNet {
+    let [a, b, c, d, e, f] = mac.bytes();
+    let pair = |high: u8, low: u8| u16::from_be_bytes([high, low]);
+    // the modified EUI-64: the bit for "universally administered" turned round
+    let own = Ipv6Addr::new(
+        0xfe80,
+        0,
+        0,
+        0,
+        pair(a ^ 0x02, b),
+        pair(c, 0xff),
+        pair(0xfe, d),
+        pair(e, f),
+    );
+    IpNet::new_assert(own.into(), 64)
+}
+
 /// Puts an address back on a link as it was.
 pub async fn restore(conn: &Conn, index: u32, address: &AddressState) -> Result<()> {
     let doing = format!("adding {} to the link with index {index}", address.net);
@@ -200,4 +226,16 @@ fn message(index: u32, net: IpNet) -> AddressMessage {
         AddressAttribute::Address(net.addr()),
     ];
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_local_address_is_made_of_the_hardware_address() {
+        let mac = "34:56:78:9a:bc:de".parse().unwrap();
+        // the example of RFC 4291, appendix A
+        assert_eq!(link_local(mac).to_string(), "fe80::3656:78ff:fe9a:bcde/64");
+    }
 }

@@ -11,8 +11,8 @@ impl Round<'_> {
         let doing = |e: dtn_link::Error| self.problem(&e);
         let conn = self.open()?.connect().await.map_err(doing)?;
         let found = inventory::link_by_name(&conn, rules::OUTSIDE).await;
-        let index = match found {
-            Ok(found) => found.index,
+        let (index, mac) = match found {
+            Ok(found) => (found.index, found.mac),
             // it is not attached: that was told
             Err(e) if e.is_not_found() => return Ok(()),
             Err(e) => return Err(doing(e)),
@@ -24,6 +24,14 @@ impl Round<'_> {
             .filter(|a| !a.is_link_local() && !own.contains(&a.net))
         {
             address::remove(&conn, index, stale.net)
+                .await
+                .map_err(doing)?;
+        }
+        let asks = there.iter().any(address::AddressState::can_ask);
+        let v6 = own.iter().any(|net| net.addr().is_ipv6());
+        // before the others: who hears of them sends at once
+        if let Some(mac) = mac.filter(|_| v6 && !asks) {
+            address::add_link_local(&conn, index, mac)
                 .await
                 .map_err(doing)?;
         }
