@@ -33,14 +33,24 @@ impl Shelf {
     /// What may be given to this turn, and who is in the way when that is less than what is left.
     fn room(&self, turn: &Turn) -> (u64, Option<(&Turn, u64)>) {
         let mut room = (self.left(), None);
-        let older = self.owed.iter().filter(|(waits, _)| waits < turn);
-        for (waits, need) in older {
-            let up_to = self.owed.iter().filter(|(other, _)| other <= waits);
-            let later = self.given.iter().filter(|(other, _)| other > waits);
-            let kept = up_to
-                .chain(later)
-                .fold(0, |sum: u64, (_, bps)| sum.saturating_add(*bps));
-            let bound = self.rate.saturating_sub(kept);
+        let by_turn = |of: &'_ [(Turn, u64)]| {
+            let mut sorted: Vec<usize> = (0..of.len()).collect();
+            sorted.sort_by(|a, b| of[*a].0.cmp(&of[*b].0));
+            sorted
+        };
+        let given = by_turn(&self.given);
+        let mut given = given.iter().map(|at| &self.given[*at]).peekable();
+        let mut later = self.rate.saturating_sub(self.left());
+        let mut owed: u64 = 0;
+        for (waits, need) in by_turn(&self.owed).iter().map(|at| &self.owed[*at]) {
+            if waits >= turn {
+                break;
+            }
+            owed = owed.saturating_add(*need);
+            while let Some((_, bps)) = given.next_if(|(whose, _)| whose <= waits) {
+                later = later.saturating_sub(*bps);
+            }
+            let bound = self.rate.saturating_sub(owed.saturating_add(later));
             if bound < room.0 {
                 room = (bound, Some((waits, *need)));
             }

@@ -55,7 +55,12 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     let (tell_slices, slices) = watch::channel(None);
     let (tell_leading, leading) = watch::channel(None);
     let ask = Arc::new(Notify::new());
-    let looking = vdn::watch(settings.vdn.clone(), settings.looks, ask.clone(), tell_slices);
+    let looking = vdn::watch(
+        settings.vdn.clone(),
+        settings.looks,
+        ask.clone(),
+        tell_slices,
+    );
     let looking = tokio::spawn(looking);
     let electing = {
         let (client, namespace) = (settings.client.clone(), settings.namespace.clone());

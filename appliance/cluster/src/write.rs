@@ -173,7 +173,8 @@ impl Teller {
     }
 }
 
-/// Tells what is new of a claim, on it and on its pods.
+/// Tells what is new of a claim, on it and on its pods. Not by the library's recorder: that counts
+/// the same reason again under its first note, and here the figures are the news.
 pub async fn tell(client: &Client, claim: &Claim, news: &News, instance: &str) {
     let api: Api<Event> = Api::namespaced(client.clone(), &claim.namespace);
     for regarding in regarding(claim) {

@@ -33,7 +33,8 @@ fn claims_are_negotiated_and_survive_whatever_goes_away() {
     });
     let second = Copy::start(dir, &config, "second");
     what_is_asked_is_answered(&api, &domain);
-    what_the_node_says_stays(&api, &domain);
+    what_the_node_says_stays(&api, &domain, "share");
+    what_the_node_says_stays(&api, &domain, "whole");
 
     // the domain's controller goes away and comes back
     domain.down();
@@ -175,15 +176,18 @@ fn what_is_asked_is_answered(api: &ApiServer, domain: &Domain) {
 }
 
 /// Two write one status: neither takes away what is the other's.
-fn what_the_node_says_stays(api: &ApiServer, domain: &Domain) {
-    let short = domain.slice("short", 2);
-    api.claim("node", &json!({"slice": "short", "rate": "1Gbit"}));
-    api.waits_for("node", "Agreed", 1);
-    api.prepared("node");
+fn what_the_node_says_stays(api: &ApiServer, domain: &Domain, claim: &str) {
+    let short = domain.slice(&format!("slice-of-{claim}"), 2);
+    api.claim(
+        claim,
+        &json!({"slice": format!("slice-of-{claim}"), "rate": "1Gbit"}),
+    );
+    api.waits_for(claim, "Agreed", 1);
+    api.prepared(claim);
     domain.act(&short, "terminate", &json!({}));
-    let why = api.waits_for("node", "SliceOver", 1);
+    let why = api.waits_for(claim, "SliceOver", 1);
     assert!(why.contains("best effort"), "{why}");
-    let device = api.device("node");
+    let device = api.device(claim);
     let kinds: Vec<&str> = device["conditions"]
         .as_array()
         .unwrap()
@@ -197,7 +201,7 @@ fn what_the_node_says_stays(api: &ApiServer, domain: &Domain) {
     );
     assert_eq!(device["networkData"]["interfaceName"], "data0");
     let told = until("the pod is told", || {
-        let events = api.events("Pod", "pod-node");
+        let events = api.events("Pod", &format!("pod-{claim}"));
         match events.iter().any(|(reason, _)| reason == "SliceOver") {
             true => Ok(events),
             false => Err(format!("{events:?}")),

@@ -301,7 +301,8 @@ fn what_is_wrong_is_told_with_all_its_fields() {
 
 #[test]
 fn why_a_slice_cannot_be_had_is_said_with_what_would_help() {
-    let cases: [(fn(&mut Value), Value, Reason, &str); 9] = [
+    type Case = (fn(&mut Value), Value, Reason, &'static str);
+    let cases: [Case; 9] = [
         (
             |s| s["spec"]["name"] = json!("other"),
             json!({}),

@@ -242,8 +242,8 @@ impl ApiServer {
         self.kubectl(&["create", "-f", "-"], &claim.to_string());
         let status = json!({"status": {
             "allocation": {"devices": {
-                "results": [{"request": "nic", "driver": "dtn.appliance", "pool": "n1",
-                    "device": "data0", "shareID": share(name)}],
+                "results": [shared(name, json!({"request": "nic", "driver": "dtn.appliance",
+                    "pool": "n1", "device": "data0"}))],
                 "config": [{"source": "FromClaim", "opaque": opaque}],
             }},
             "reservedFor": [{"resource": "pods", "name": format!("pod-{name}"),
@@ -264,11 +264,12 @@ impl ApiServer {
         let status = json!({
             "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
             "metadata": {"name": name, "namespace": "default"},
-            "status": {"devices": [{"driver": "dtn.appliance", "pool": "n1", "device": "data0",
-                "shareID": share(name),
+            "status": {"devices": [shared(name, json!({
+                "driver": "dtn.appliance", "pool": "n1", "device": "data0",
                 "conditions": [{"type": "Prepared", "status": "True", "reason": "Prepared",
                     "message": "", "lastTransitionTime": "2027-01-01T00:00:00Z"}],
-                "networkData": {"interfaceName": "data0"}}]},
+                "networkData": {"interfaceName": "data0"},
+            }))]},
         });
         let apply = [
             "apply",
@@ -331,10 +332,13 @@ impl ApiServer {
     }
 }
 
-/// A share's ID has to be a UUID.
-fn share(name: &str) -> String {
-    let hex: String = name.bytes().map(|b| format!("{b:02x}")).collect();
-    format!("00000000-0000-4000-8000-{hex:0>12.12}")
+/// A device of a claim: a share, whose ID has to be a UUID, or the whole NIC, which has none.
+fn shared(name: &str, mut device: Value) -> Value {
+    if !name.starts_with("whole") {
+        let hex: String = name.bytes().map(|b| format!("{b:02x}")).collect();
+        device["shareID"] = json!(format!("00000000-0000-4000-8000-{hex:0>12.12}"));
+    }
+    device
 }
 fn url(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
