@@ -17,9 +17,8 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Invite a cluster's controller into this domain: prints one word for dtn-cluster join
-    ///
-    /// It may read what slices there are, and change nothing: NICs and leases are had by the hosts,
-    /// each with its own certificate.
+    // it may read what slices there are, and change nothing: NICs and leases are had by the hosts,
+    // each with its own certificate
     Invite(InviteArgs),
 }
 

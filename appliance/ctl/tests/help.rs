@@ -24,6 +24,7 @@ fn every_help_page_is_as_it_was_read_last() {
         &["domain", "invite"],
         &["domain", "accept"],
         &["host"],
+        &["cluster", "invite"],
         &["deploy"],
         &["undeploy"],
         &["pods"],
