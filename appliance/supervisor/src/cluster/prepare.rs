@@ -24,7 +24,7 @@ use dtn_api::{
     Problem,
     attachment::{PREPARED_VERSION, PodIdentity, Prepared, PreparedInterface, key_is_valid},
     cluster::{ENGINE, NETWORK},
-    nic::Nic,
+    nic::{Nic, NicClass},
     problem::Kind,
 };
 use dtn_cni::reconcile::Leases;
@@ -35,6 +35,10 @@ use tokio::time::Instant;
 
 /// How long the controller may take to agree. The kubelet waits for 45 s, and asks again.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a NIC may take to come home from a pod that ends.
+const HOMECOMING: Duration = Duration::from_secs(15);
+/// How long what is prepared may wait for the API server before it is answered from the disk.
+const SOON: Duration = Duration::from_secs(2);
 /// The first pause between two looks at a claim, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
@@ -45,13 +49,15 @@ impl Cluster {
         let _held = lock.lock().await;
         let places = &self.0.host.places;
         let known = book::read(places, &id.uid)?;
-        if let Some(entry) = known.as_ref().filter(|entry| entry.is_whole()) {
+        if let Some(entry) = known.as_ref().filter(|entry| entry.is_whole())
+            && !self.is_for_another(entry).await
+        {
             self.write_again(entry).await?;
             return Ok(allocated(entry));
         }
         let reading = self.agreed(id).await?;
         if let Some(entry) = known.filter(|entry| entry.pod.uid != reading.pod.uid) {
-            // cut off for one pod, and asked for by another
+            // had for one pod, and asked for by another
             self.take_back(&entry, "its pod is gone").await?;
         }
         let mut entry = self.entered(id, &reading).await?;
@@ -86,6 +92,25 @@ impl Cluster {
         tracing::info!(claim = %entry.claim, pod = entry.pod.name, "given back");
         self.notice();
         Ok(())
+    }
+
+    /// Whether the API server says, and says soon, that what was prepared is for another pod now. A
+    /// kubelet that lost its state asks for the next pod without having given back the last one's.
+    async fn is_for_another(&self, entry: &Entry) -> bool {
+        let id = &entry.claim;
+        let ask = async {
+            let claims: kube::Api<ResourceClaim> =
+                kube::Api::namespaced(self.client().await?, &id.namespace);
+            let doing = format!("reading claim {id}");
+            self.call(&doing, claims.get(&id.name)).await
+        };
+        match tokio::time::timeout(SOON, ask).await {
+            Ok(Ok(claim)) => {
+                let reading = claim::read(&claim, id, &self.0.config.node);
+                reading.is_ok_and(|reading| reading.pod.uid != entry.pod.uid)
+            }
+            _ => false,
+        }
     }
 
     /// The claim, once its controller agreed on everything or said no.
@@ -185,16 +210,10 @@ impl Cluster {
 
     /// Has each device: NIC, lease, and a place in the prepared file.
     async fn have(&self, entry: &mut Entry, reading: &Reading) -> Result<(), Problem> {
-        let nics = self.0.host.inventory.nics().await?;
         for (device, given) in reading.devices.iter().zip(&mut entry.devices) {
-            let nic = nics
-                .iter()
-                .find(|nic| publish::name_of(nic.name.as_str()) == device.allocated.device);
-            let nic = nic.ok_or_else(|| {
-                let name = &device.allocated.device;
-                let why = format!("NIC {name} is not on this node any more");
-                Problem::new(Kind::StateConflict, why)
-            })?;
+            let nic = &self
+                .at_home(&device.allocated.device, &entry.pod.uid)
+                .await?;
             if gateway::has_whole(&self.0.host, nic) {
                 let why = format!("NIC {} is in a gateway of this node now", nic.name);
                 return Err(Problem::new(Kind::StateConflict, why));
@@ -206,13 +225,40 @@ impl Cluster {
         Ok(())
     }
 
+    /// The NIC of a device, once the pod that had it whole has given it back. The scheduler gives a
+    /// device to the next pod as soon as the API server has forgotten the last one, which may be
+    /// seconds before its kubelet has ended it; saying no would cost the next pod the kubelet's pause.
+    async fn at_home(&self, device: &str, key: &str) -> Result<Nic, Problem> {
+        let until = Instant::now() + HOMECOMING;
+        loop {
+            let nics = self.0.host.inventory.nics().await?;
+            let mut nics = nics.into_iter();
+            let nic = nics.find(|nic| publish::name_of(nic.name.as_str()) == device);
+            let is_home = |nic: &Nic| {
+                let another = nic.used_by.iter().any(|holder| holder != key);
+                nic.class != Some(NicClass::Dedicated) || !another
+            };
+            if nic.as_ref().is_some_and(is_home) || Instant::now() > until {
+                return nic.ok_or_else(|| {
+                    let why = format!("NIC {device} is not on this node any more");
+                    Problem::new(Kind::StateConflict, why)
+                });
+            }
+            tokio::time::sleep(PAUSE.0).await;
+        }
+    }
+
     /// Gives everything of an entry back, and takes the entry out of the book.
     pub(super) async fn take_back(&self, entry: &Entry, why: &str) -> Result<(), Problem> {
         let host = &self.0.host;
         let key = &entry.pod.uid;
+        let (records, _) = inventory::records(&host.places);
+        let record = records.iter().find(|record| record.key == *key);
         for given in &entry.devices {
             // a runtime that did its work has detached it before: this is for those that did not
-            attach::bring_home(host, key, Some(&given.ifname), Leases::Release).await?;
+            if let Some(left) = record.and_then(|record| record.of_prepared(&given.ifname)) {
+                attach::bring_home(host, key, Some(&left.ifname), Leases::Release).await?;
+            }
             let _choosing = self.0.pods.choosing().await;
             let kept = given.interface.as_ref();
             take_back::interface(host, &entry.pod, &given.ifname, NETWORK, kept, why).await?;
@@ -256,7 +302,7 @@ impl Cluster {
         let attached = inventory::records(&host.places).0;
         let attached = attached.iter().find(|record| record.key == entry.pod.uid);
         for given in &mut entry.devices {
-            let is_attached = attached.is_some_and(|r| r.interface(&given.ifname).is_some());
+            let is_attached = attached.is_some_and(|r| r.of_prepared(&given.ifname).is_some());
             let Some(interface) = given.interface.as_mut().filter(|_| !is_attached) else {
                 continue;
             };

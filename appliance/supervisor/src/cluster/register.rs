@@ -98,35 +98,28 @@ async fn serve(cluster: &Cluster, gone: &CancellationToken) -> io::Result<()> {
     }
 }
 
-/// A listener for root alone. It is bound under a hidden name, which the kubelet passes over, so
-/// that nobody finds it before its mode is set.
+/// A listener for root alone. Until its mode is set nobody else gets to it either: the kubelet's
+/// folders are root's, and a name that is only there for a moment would be noise in its log.
 fn bind(path: &Path, with_folder: bool) -> io::Result<UnixListener> {
     let failed = |e: io::Error| {
         let why = format!("listening on {}: {e}", path.display());
         io::Error::new(e.kind(), why)
     };
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(failed(io::Error::other("it is no file")));
-    };
-    if with_folder {
+    if let Some(folder) = path.parent().filter(|_| with_folder) {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
-    let hidden = folder.join(format!(".{}", name.to_string_lossy()));
-    for old in [&hidden, path] {
-        match std::fs::symlink_metadata(old) {
-            Ok(is) if is.file_type().is_socket() => std::fs::remove_file(old).map_err(failed)?,
-            Ok(_) => {
-                return Err(failed(io::Error::other(
-                    "something that is no socket is there",
-                )));
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(failed(e)),
+    match std::fs::symlink_metadata(path) {
+        Ok(is) if is.file_type().is_socket() => std::fs::remove_file(path).map_err(failed)?,
+        Ok(_) => {
+            return Err(failed(io::Error::other(
+                "something that is no socket is there",
+            )));
         }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(failed(e)),
     }
-    let listener = UnixListener::bind(&hidden).map_err(failed)?;
-    std::fs::set_permissions(&hidden, Permissions::from_mode(0o600)).map_err(failed)?;
-    std::fs::rename(&hidden, path).map_err(failed)?;
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
     Ok(listener)
 }
 

@@ -31,6 +31,8 @@ const LOOK: Duration = Duration::from_secs(5);
 /// An interface as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct InPod {
+    /// Its name, which a runtime may have chosen.
+    name: String,
     mac: Option<String>,
     ips: Vec<String>,
 }
@@ -120,7 +122,7 @@ async fn once(cluster: &Cluster, told: &mut BTreeMap<String, Told>) -> Result<()
 async fn in_pod(host: &Host, entry: &Entry, given: &Given) -> Option<InPod> {
     let records = inventory::records(&host.places).0;
     let record = records.iter().find(|record| record.key == entry.pod.uid)?;
-    let interface = record.interface(&given.ifname)?;
+    let interface = record.of_prepared(&given.ifname)?;
     if interface.phase != Phase::Attached {
         return None;
     }
@@ -139,6 +141,7 @@ async fn read_back(interface: &InterfaceRecord) -> dtn_link::Result<Option<InPod
     let link = dtn_link::inventory::link_named(&conn, &interface.ifname).await?;
     let addresses = address::list(&conn, Some(link.index)).await?;
     Ok(Some(InPod {
+        name: interface.ifname.to_string(),
         mac: link.mac.map(|mac| mac.to_string()),
         // the pod may have others; these are promised
         ips: addresses
@@ -158,7 +161,8 @@ fn device(given: &Given, seen: Option<&InPod>, prepared: Timestamp, since: Times
             READY,
             false,
             "NotAttached",
-            "the pod has no sandbox yet",
+            "nothing has attached it yet: the pod has no sandbox, or the node's network calls none of \
+             the appliance's plugins (vdn-chain install)",
             since,
         ),
     };
@@ -169,7 +173,7 @@ fn device(given: &Given, seen: Option<&InPod>, prepared: Timestamp, since: Times
         ready
     ]);
     if let Some(seen) = seen {
-        shown["networkData"] = json!({"interfaceName": given.ifname, "ips": seen.ips});
+        shown["networkData"] = json!({"interfaceName": seen.name, "ips": seen.ips});
         if let Some(mac) = &seen.mac {
             shown["networkData"]["hardwareAddress"] = json!(mac);
         }
@@ -264,6 +268,7 @@ mod tests {
         );
         assert_eq!(waits["conditions"][1]["status"], "False");
         let seen = InPod {
+            name: "data0".into(),
             mac: Some("02:00:00:00:00:01".into()),
             ips: vec!["10.0.0.7/24".into()],
         };

@@ -14,12 +14,16 @@ use tokio_util::sync::CancellationToken;
 /// Between two looks: twice that, and what takes the NIC home, stay below 30 s.
 const LOOK: Duration = Duration::from_secs(8);
 
+/// Claims of pods that the kubelet still has are looked at a few at a time: it says itself when they
+/// go, unless it is dead.
+const AT_A_TIME: usize = 5;
+
 /// Sweeps for as long as the daemon runs.
 pub(super) async fn run(cluster: Cluster, stop: CancellationToken) {
-    let mut suspects = BTreeSet::new();
+    let (mut suspects, mut turn) = (BTreeSet::new(), 0_usize);
     let mut trouble = String::new();
     while !stop.is_cancelled() {
-        match once(&cluster, &mut suspects).await {
+        match once(&cluster, &mut suspects, turn).await {
             Ok(()) => trouble.clear(),
             Err(problem) => {
                 let words = problem.to_string();
@@ -29,6 +33,7 @@ pub(super) async fn run(cluster: Cluster, stop: CancellationToken) {
                 }
             }
         }
+        turn = turn.wrapping_add(1);
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(LOOK) => {}
@@ -36,14 +41,27 @@ pub(super) async fn run(cluster: Cluster, stop: CancellationToken) {
     }
 }
 
-async fn once(cluster: &Cluster, suspects: &mut BTreeSet<String>) -> Result<(), Problem> {
+async fn once(
+    cluster: &Cluster,
+    suspects: &mut BTreeSet<String>,
+    turn: usize,
+) -> Result<(), Problem> {
     let (entries, _) = book::list(&cluster.0.host.places)?;
     if entries.is_empty() {
         suspects.clear();
         return Ok(());
     }
     let mut gone = Vec::new();
-    for entry in &entries {
+    let pods = cluster.0.config.kubelet_dir.join("pods");
+    let (of_known, mut looked): (Vec<&Entry>, Vec<&Entry>) = entries
+        .iter()
+        // the kubelet makes a pod's folder before it asks for anything, and removes it last
+        .partition(|entry| {
+            let is_suspect = suspects.contains(&entry.claim.uid);
+            !is_suspect && pods.join(&entry.pod.uid).is_dir()
+        });
+    looked.extend(some(&of_known, turn));
+    for entry in looked {
         if is_gone(cluster, entry).await? {
             gone.push(entry);
         }
@@ -70,6 +88,16 @@ async fn once(cluster: &Cluster, suspects: &mut BTreeSet<String>) -> Result<(), 
     }
     *suspects = gone.iter().map(|entry| entry.claim.uid.clone()).collect();
     outcome
+}
+
+/// A few of many, others at each turn.
+fn some<'a>(all: &[&'a Entry], turn: usize) -> impl Iterator<Item = &'a Entry> {
+    let from = turn
+        .wrapping_mul(AT_A_TIME)
+        .checked_rem(all.len())
+        .unwrap_or(0);
+    let round = all.iter().chain(all).skip(from);
+    round.take(AT_A_TIME.min(all.len())).copied()
 }
 
 /// Whether the claim is gone, or is not for the pod that it was prepared for.
