@@ -113,6 +113,8 @@ fn hears(from: &UdpSocket, at: &UdpSocket, patience: Duration) -> bool {
 /// What came of sending.
 #[derive(Debug)]
 pub(crate) struct Sent {
+    /// Frames that were sent.
+    pub(crate) sent: u64,
     /// Frames that arrived.
     pub(crate) received: u64,
     /// From the first to the last that arrived.
@@ -153,19 +155,22 @@ pub(crate) fn send(from: &Host, to: &Host, rate_bps: u64, lasting: Duration) -> 
                 }
             }
             Sent {
+                sent: 0,
                 received,
                 lasted: first.map_or(Duration::ZERO, |first| last - first),
             }
         });
-        let began = Instant::now();
+        let (began, mut sent) = (Instant::now(), 0);
         while began.elapsed() < lasting {
             let next = Instant::now() + gap;
             for _ in 0..each {
                 sender.send_to(&[7; PAYLOAD], at).unwrap();
             }
+            sent += each;
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
         done.store(true, Ordering::Relaxed);
-        counting.join().unwrap()
+        let came = counting.join().unwrap();
+        Sent { sent, ..came }
     })
 }

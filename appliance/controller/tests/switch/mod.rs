@@ -6,6 +6,7 @@
 
 pub(crate) mod host;
 pub(crate) mod outside;
+pub(crate) mod relay;
 
 use crate::wish::{LONG, MUCH, TWO, network, slice, start};
 use dtn_api::MacAddress;
