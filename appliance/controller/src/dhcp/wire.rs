@@ -140,7 +140,7 @@ fn question(bytes: &[u8]) -> Option<Question> {
         mac: MacAddress::new(*message.chaddr().first_chunk()?),
         broadcast: message.flags().broadcast(),
         asks,
-        identifier: identifier.filter(|id| id.len() <= LONGEST_IDENTIFIER),
+        identifier: identifier.filter(|id| (1..=LONGEST_IDENTIFIER).contains(&id.len())),
         wants: of(OptionCode::ParameterRequestList).cloned(),
         lease_seconds: number(OptionCode::AddressLeaseTime),
         longest: number(OptionCode::MaxMessageSize).and_then(|n| n.try_into().ok()),

@@ -433,7 +433,7 @@ proptest! {
     #[test]
     fn what_is_written_is_read_by_somebody_else(
         xid: u32, broadcast: bool, seconds: u32, mtu in 68u32..70_000, host: u32, length in 1u8..31,
-        identifier in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..=LONGEST_IDENTIFIER)),
+        identifier in proptest::option::of(proptest::collection::vec(any::<u8>(), 1..=LONGEST_IDENTIFIER)),
         wants in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..20)),
         to in proptest::collection::vec((any::<u32>(), 0u8..33), 0..64), longest: u16,
     ) {
