@@ -101,9 +101,11 @@ nic() {
 # the address of $cluster's control plane, and what its domain's own addresses are told by: 10.N.0.0/16
 management() { on "$cluster-ctl" ip -4 -o addr show dev br0 | awk '{sub("/.*", "", $4); print $4}'; }
 domain_number() { management | awk -F . '{print $2 - 190}'; }
-# vdnd_up: the domain $cluster; its slices have addresses of their own
+# vdnd_up: the domain $cluster; its slices have addresses of their own. PEER is the domain that a link leads to
 vdnd_up() {
-    local control=$cluster-ctl net third
+    local control=$cluster-ctl net third border=
+    [ -z "${PEER:-}" ] ||
+        printf -v border '[[border]]\nname = "wan"\npeer-domain = "%s"\ncapacity = "1Gbit"\nlatency = "5ms"\nmtu = 9000\n' "$PEER"
     net=$(management)
     third=$(domain_number)
     on "$control" tee /etc/dtn/vdnd.toml >/dev/null <<TOML
@@ -114,7 +116,7 @@ name = "$cluster"
 
 [listen]
 address = "$net:8443"
-
+$border
 [addresses]
 ipv4 = "10.$third.0.0/16"
 ipv6 = "fd00:$third::/48"
@@ -150,7 +152,7 @@ dtnd_up() {
     {
         printf 'version = 1\n\n[host]\nname = "%s"\n' "$node"
         for nic in "$@"; do
-            printf '\n[[nic]]\nname = "%s"\nclass = "%s"\nspeed = "10Gbit"\n' "${nic%=*}" "${nic#*=}"
+            printf '\n[[nic]]\nname = "%s"\nclass = "%s"\nspeed = "10Gbit"\nshare-with = "federation"\n' "${nic%=*}" "${nic#*=}"
         done
         printf '\n[kubernetes]\nkubeconfig = "%s"\n' "$config"
     } | node_exec "$node" tee /etc/dtn/dtnd.toml >/dev/null
@@ -163,7 +165,7 @@ dtnd_up() {
 # controller_up: the cluster's own controller, which negotiates for claims
 controller_up() {
     local control=$cluster-ctl config=$DTN_WORK/$cluster-ctl/dtn-cluster.kubeconfig
-    on "$control" dtnctl cluster invite "$cluster" 2>/dev/null | on "$control" "$DTN_BIN/dtn-cluster" join - >/dev/null ||
+    on "$control" dtnctl cluster invite "$cluster" 2>/dev/null | on "$control" "$DTN_BIN/dtn-cluster" join - >/dev/null 2>&1 ||
         fail "the cluster cannot join its domain"
     service_account dtn-cluster "$config" || fail "no token for dtn-cluster"
     start "$control" dtn-cluster "$DTN_BIN/dtn-cluster" run --identity /var/lib/dtn/cluster/identity.json \
@@ -171,6 +173,20 @@ controller_up() {
     wait_for 30 on "$control" curl --silent --fail http://127.0.0.1:8090/readyz
 }
 declared() { on "$cluster-ctl" dtnctl --json host list | jq -e --arg nic "$1/$2" 'any(.items[]; .spec.node + "/" + .spec.nic == $nic)'; }
+# federate OTHER: the domains $cluster and OTHER, whose controllers get a cable between them
+federate() {
+    local here there other=$1
+    here=$(management) there=$(cluster=$other management)
+    ip link add "$other" netns "$cluster-ctl" type veth peer name "$cluster" netns "$other-ctl"
+    ip -n "$cluster-ctl" addr add "$here" peer "$there" dev "$other"
+    ip -n "$other-ctl" addr add "$there" peer "$here" dev "$cluster"
+    ip -n "$cluster-ctl" link set "$other" up
+    ip -n "$other-ctl" link set "$cluster" up
+    on "$cluster-ctl" dtnctl domain invite "$other" 2>/dev/null | on "$other-ctl" dtnctl domain accept - || return
+    # a slice can be asked for once each has heard of the other's NICs
+    wait_for 60 knows "$cluster" "$other" && wait_for 60 knows "$other" "$cluster"
+}
+knows() { cluster=$1 vdn GET "/domains/$2" | jq -e '.document.shared_hosts | length > 0'; }
 # vdn METHOD PATH [BODY]: a call of the controller's contract, as root on its machine
 vdn() {
     local key
