@@ -51,11 +51,11 @@ impl Engine {
             }
             inside(state, name, &spec)?;
             if let Some(before) = before.filter(|row| row.spec.host != spec.host)
-                && let Some(slice) = has_gateway(state, &before.spec.host, now)
+                && let Some(slices) = having(state, &before.spec.host, now)
             {
                 let problem = format!(
-                    "gateway {name} cannot come in by another NIC while slice {slice} has it: end \
-                     the slice first"
+                    "gateway {name} cannot come in by another NIC while it is the gateway of \
+                     {slices}: end what has it first"
                 );
                 return Err(Problem::new(Kind::StateConflict, problem).at("/host", "has changed"));
             }
@@ -101,8 +101,9 @@ impl Engine {
             };
             auth::own_node(who, &row.spec.node)?;
             check_version(if_match, row.version, "the gateway")?;
-            if let Some(slice) = has_gateway(state, &row.spec.host, now) {
-                let problem = format!("slice {slice} has gateway {name}: end the slice first");
+            if let Some(slices) = having(state, &row.spec.host, now) {
+                let problem =
+                    format!("gateway {name} is the gateway of {slices}: end what has it first");
                 return Err(Problem::new(Kind::StateConflict, problem));
             }
             let rules = state.access.get(name).map_or(0, |row| row.rules.len());
@@ -250,11 +251,17 @@ fn inside(state: &State, name: &Name, spec: &GatewaySpec) -> Result<(), Problem>
     }
 }
 
-/// A slice that is booked and has this host as its gateway.
-fn has_gateway(state: &State, host: &HostId, now: Timestamp) -> Option<Name> {
+/// The slices that are booked and have this host as their gateway, in words with their names.
+fn having(state: &State, host: &HostId, now: Timestamp) -> Option<String> {
     let booked = state.bookings.values().filter(|b| b.slice.booked_at(now));
-    booked
+    let names: Vec<&str> = booked
         .map(|booking| &booking.slice.spec)
-        .find(|spec| gateways::member(spec) == Some(host))
-        .map(|spec| spec.name.clone())
+        .filter(|spec| gateways::member(spec) == Some(host))
+        .map(|spec| spec.name.as_str())
+        .collect();
+    match names.as_slice() {
+        [] => None,
+        [one] => Some(format!("slice {one}")),
+        [rest @ .., last] => Some(format!("slices {} and {last}", rest.join(", "))),
+    }
 }
