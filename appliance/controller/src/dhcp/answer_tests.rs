@@ -145,7 +145,7 @@ fn a_host_gets_an_address_and_has_it_from_then_on() {
     // an answer that was lost is asked for again
     book.now = 5;
     for _ in 0..2 {
-        assert_eq!(granted(&book.take(MAC, ip(10))), Some(ip(10)));
+        assert_eq!(self::granted(&book.take(MAC, ip(10))), Some(ip(10)));
     }
     assert_eq!(
         offered(&book.asks(MAC, Asks::Address(Some(ip(15))))),
