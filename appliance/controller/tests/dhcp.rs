@@ -86,7 +86,7 @@ impl Site {
     async fn slice(&self, name: &str, members: &[u8], more: Value) -> Uuid {
         let now = Timestamp::now();
         let host = |n: &u8| json!({"host": id(*n)});
-        let mut spec = json!({"name": name, "qos": {"class": "best_effort", "rate_bps": 0},
+        let mut spec = json!({"name": name, "qos": {"class": "best_effort", "mode": "hose", "rate_bps": 0},
             "members": members.iter().map(host).collect::<Vec<_>>(), "commit": true,
             "schedule": {"start": now, "end": now + SignedDuration::from_hours(1)}});
         for (field, value) in more.as_object().unwrap() {
@@ -202,6 +202,39 @@ async fn a_slice_with_ipv6_alone_and_a_gateway_give_nothing_by_dhcp() {
         panic!("{network:?}");
     };
     assert_eq!((to.prefix_len(), network.subnet.contains(by)), (0, true));
+}
+
+#[tokio::test]
+async fn who_asks_by_dhcp_and_who_over_rest_never_have_one_address() {
+    let site = Site::start().await;
+    let few = json!({"addressing": {"ipv4": {"cidr": "10.9.0.0/24",
+        "ranges": ["10.9.0.10-10.9.0.12"]}}});
+    let red = site.slice("red", &[1, 2, 3], few).await;
+    let one = offered(site.told(1, Asks::Address(None)).await).unwrap();
+    let two = offered(site.told(2, Asks::Address(None)).await).unwrap();
+    assert_ne!(one, two, "two who ask at once");
+    assert_eq!(offered(site.told(1, Asks::Address(None)).await), Some(one));
+    let rest = site.over_rest(red, "pod", mac(77)).await.unwrap();
+    let rest = rest.ips[0].addr();
+    assert!(
+        ![one, two].map(std::net::IpAddr::V4).contains(&rest),
+        "{rest} is offered"
+    );
+    assert_eq!(
+        site.told(3, Asks::Address(None)).await,
+        None,
+        "no more are left"
+    );
+    let full = site.over_rest(red, "another", mac(78)).await.unwrap_err();
+    assert!(full.is(Kind::PoolExhausted), "{full}");
+    assert_eq!(site.takes(1, one).await, Some(one));
+    // whose offer it was not
+    assert_eq!(site.takes(3, two).await, None);
+
+    // an offer of before a restart is taken as if there had been none; a lease is still there
+    let site = site.again().await;
+    assert_eq!(site.takes(2, two).await, Some(two));
+    assert_eq!(granted(site.told(1, Asks::Keep(one)).await), Some(one));
 }
 
 #[tokio::test]

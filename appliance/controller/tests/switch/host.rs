@@ -36,6 +36,11 @@ impl Host {
     pub(crate) fn within<T: Send>(&self, deed: impl FnOnce() -> T + Send) -> T {
         self.netns.run_blocking(deed).unwrap()
     }
+    /// A program of the host that ends with the thread that starts it, at the latest.
+    pub(crate) fn program(&self) -> Command {
+        let net = format!("--net={}", self.netns.proc_path().display());
+        super::words(&format!("setpriv --pdeathsig KILL -- nsenter {net} --"))
+    }
     /// Takes over the switch's end of another host's cable, as a NIC of its own.
     pub(crate) fn plugs(&self, other: &Host) {
         let there = self.netns.proc_path();
