@@ -1,17 +1,16 @@
-//! The fabric `onos` with a real ONOS core and real Open vSwitch. It runs where `DTN_ONOS_URL` names
-//! such a core (and `DTN_ONOS_CREDENTIALS` the file with its user), in the core's own network
-//! namespace: switches connect to port 6653 of the loopback there. `tests/onos` puts such a core
-//! together and runs this with it. One case after another, since there is one core.
+//! The fabric `onos` with a real ONOS core and real Open vSwitch, where there is such a core. One case
+//! after another, since there is one core.
 //!
 //! What the core's southbound does is as far proven as that southbound is ONOS's own.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod onos_core;
 mod switch;
 mod wish;
 
+use onos_core::{APP, CHANNEL, ask, config, post, there};
 use std::{
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,37 +24,10 @@ use switch::{
     pair,
 };
 use tokio_util::sync::CancellationToken;
-use vdnd::fabric::{
-    Fabric, Intent,
-    onos::{Onos, OnosConfig},
-};
+use vdnd::fabric::{Fabric, Intent, onos::Onos};
 use wish::{LONG, MUCH, TWO, network, slice, until};
 
-const APP: &str = "org.example.dtn";
-
-fn config(owner: &str) -> OnosConfig {
-    let env = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is needed"));
-    OnosConfig {
-        url: env("DTN_ONOS_URL"),
-        credentials_file: PathBuf::from(env("DTN_ONOS_CREDENTIALS")),
-        app_id: APP.into(),
-        owner: owner.into(),
-        plain: false,
-        ca_file: None,
-    }
-}
-
-/// The core's own answer, asked without the fabric.
-fn ask(path: &str, more: &[&str]) -> String {
-    let config = config("x");
-    let user = std::fs::read_to_string(&config.credentials_file).unwrap();
-    let url = format!("{}/onos/v1{path}", config.url);
-    switch::run(
-        std::process::Command::new("curl")
-            .args(["--silent", "--max-time", "10", "--user", user.trim(), &url])
-            .args(more),
-    )
-}
+const JSON: &str = "application/json";
 
 async fn programmed(fabric: &Onos, wanted: &Intent) -> Duration {
     let began = Instant::now();
@@ -122,11 +94,7 @@ async fn gateway(rig: &Rig, fabric: &Onos, other: &Intent, member: &Host) {
     .await;
     let app = "org.example.mask";
     let flow = r#"{"flows":[{"priority":3,"timeout":0,"isPermanent":true,"deviceId":"of:0000000000000001","tableId":9,"selector":{"criteria":[{"type":"ETH_TYPE","ethType":"0x800"},{"type":"IP_PROTO","protocol":6},{"type":"TCP_DST_MASKED","tcpPort":448,"tcpMask":65472}]},"treatment":{"instructions":[{"type":"NOACTION"}]}}]}"#;
-    let header = ["--header", "Content-Type: application/json"];
-    ask(
-        &format!("/flows?appId={app}"),
-        &[&header[..], &["--data", flow]].concat(),
-    );
+    post(&format!("/flows?appId={app}"), JSON, flow);
     let back = ask(&format!("/flows/application/{app}"), &[]);
     assert!(
         back.contains("TCP_DST_MASKED") && !back.contains("448"),
@@ -157,8 +125,7 @@ impl Busy {
         let posting = std::thread::spawn(move || {
             let mut refused = 0;
             while !stop.load(Ordering::Relaxed) {
-                let header = ["--header", "Content-Type: application/json"];
-                let said = ask("/hosts", &[&header[..], &["--data", HOST]].concat());
+                let said = post("/hosts", JSON, HOST);
                 refused += usize::from(said.contains("409"));
             }
             ask("/hosts/02:00:00:00:00:77/None", &["--request", "DELETE"]);
@@ -185,14 +152,8 @@ fn held(rig: &Rig, switch: &str) -> usize {
 
 #[test]
 fn slices_through_a_real_onos() {
-    if std::env::var("DTN_ONOS").is_ok_and(|when| when == "later") {
-        println!("tests/onos runs this with a core of its own");
+    if !there("onos") {
         return;
-    }
-    for name in ["DTN_ONOS_URL", "DTN_ONOS_CREDENTIALS"] {
-        if std::env::var_os(name).is_none() {
-            return switch::skipped("onos", &format!("needs an ONOS core, named by {name}"));
-        }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -210,7 +171,7 @@ async fn cases() {
     }
     rig.cable("edge1", "edge2");
     for name in TWO {
-        rig.connect(name, "tcp:127.0.0.1:6653");
+        rig.connect(name, CHANNEL);
     }
     let start = |owner: &'static str, stop: &CancellationToken| {
         Onos::start(network(&TWO), config(owner), stop.clone())

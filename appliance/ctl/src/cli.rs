@@ -72,7 +72,7 @@ pub(crate) enum Verb {
     /// Addresses that vDHCP gave: list
     #[command(visible_alias = "leases")]
     Lease(lease::Args),
-    /// Gateways to external networks: list, show
+    /// Gateways to external networks: list, show, delete
     #[command(visible_alias = "gateways")]
     Gateway(gateway::Args),
     /// Who may pass a gateway: list, apply, set, remove, explain

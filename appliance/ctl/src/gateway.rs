@@ -5,16 +5,23 @@ use crate::{
     answer::{items, json, read},
     cli::Context,
     failure::{Done, Outcome, while_doing},
-    place::{Daemon, LOOK_UP},
+    place::{CARRY_OUT, Daemon, LOOK_UP},
     table::{Table, pairs},
     wording::{distance, packets},
 };
 use dtn_api::{
     Name,
     gateway::{Gateway, GatewayReport},
+    problem::Kind,
+    slice::Slice,
 };
 use jiff::Timestamp;
-use std::fmt::Display;
+use std::{collections::BTreeMap, fmt::Display};
+use uuid::Uuid;
+
+/// A host that declares its gateway still has said so within this time, in seconds: it is written
+/// down once a minute.
+const DECLARED: i64 = 120;
 
 /// Options of `gateway`.
 #[derive(Debug, clap::Args)]
@@ -32,6 +39,12 @@ enum Verb {
         /// Its name
         name: Name,
     },
+    /// Forget one that no slice has, with its access rules
+    #[command(alias = "remove")]
+    Delete {
+        /// Its name
+        name: Name,
+    },
 }
 
 /// Asks the controller on this host.
@@ -39,6 +52,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
     match args.verb.unwrap_or(Verb::List) {
         Verb::List => list(context).await,
         Verb::Show { name } => show(&name, context).await,
+        Verb::Delete { name } => delete(&name, context).await,
     }
 }
 
@@ -106,6 +120,17 @@ async fn show(name: &Name, context: &Context) -> Outcome {
         return json(&answer);
     }
     let gateway: Gateway = read(&answer, "the gateway")?;
+    let mut named = Named::new();
+    if gateway
+        .report
+        .as_ref()
+        .is_some_and(|r| !r.slices.is_empty())
+    {
+        let answer = link.list("/slices").await;
+        let answer = answer.map_err(|error| while_doing("asking for the slices", error))?;
+        let slices: Vec<Slice> = items(&answer, "the slices")?;
+        named.extend(slices.into_iter().map(|slice| (slice.id, slice.spec.name)));
+    }
     let next = match &gateway.report {
         None => format!(
             "its host {node} says nothing of it: on {node}, dtnctl status",
@@ -119,10 +144,60 @@ async fn show(name: &Name, context: &Context) -> Outcome {
             None => format!("see who may pass: {command} access list {name}"),
         },
     };
-    Ok(Done::text(shown(&gateway, context.now)).next(next))
+    Ok(Done::text(shown(&gateway, &named, context.now)).next(next))
 }
 
-fn shown(gateway: &Gateway, now: Timestamp) -> String {
+async fn delete(name: &Name, context: &Context) -> Outcome {
+    let link = context.place.connect(Daemon::Vdnd, CARRY_OUT)?;
+    let command = context.place.command();
+    let path = format!("/gateways/{name}");
+    // who declares it is not known any more once it is gone
+    let gateway: Gateway = match link.get(&path).await {
+        Ok(answer) => read(&answer, "the gateway")?,
+        Err(error) if error.is(Kind::NotFound) => {
+            return Ok(Done::text(format!(
+                "there is no gateway {name}: nothing was left to delete\n"
+            )));
+        }
+        Err(error) => return Err(while_doing(format!("asking for gateway {name}"), error)),
+    };
+    link.delete(&path).await.map_err(|error| {
+        let has_slices = error.is(Kind::StateConflict);
+        let failure = while_doing(format!("deleting gateway {name}"), error);
+        match has_slices {
+            true => failure.or_next(format!(
+                "end a slice where it was reserved: {command} slice release NAME"
+            )),
+            false => failure,
+        }
+    })?;
+    let done = Done::text(format!(
+        "gateway {name} is deleted, and its access rules with it\n"
+    ));
+    Ok(match comes_back(&gateway, context.now) {
+        Some(next) => done.next(next),
+        None => done,
+    })
+}
+
+/// What is to be done about a host that will declare a deleted gateway again.
+fn comes_back(gateway: &Gateway, now: Timestamp) -> Option<String> {
+    let Gateway { name, spec, .. } = gateway;
+    (now.duration_since(gateway.seen_at).as_secs() <= DECLARED).then(|| {
+        format!(
+            "its host declared it {}, and makes it again, without access rules, as long as it has \
+             it: on {}, take the [[gateway]] {name} out of /etc/dtn/dtnd.toml and restart dtnd, \
+             then delete it once more",
+            distance(gateway.seen_at, now),
+            spec.node
+        )
+    })
+}
+
+/// The names of slices by their ids.
+type Named = BTreeMap<Uuid, Name>;
+
+fn shown(gateway: &Gateway, named: &Named, now: Timestamp) -> String {
     let spec = &gateway.spec;
     let mut lines = vec![
         ("gateway", gateway.name.to_string()),
@@ -141,18 +216,23 @@ fn shown(gateway: &Gateway, now: Timestamp) -> String {
         ("rules", standing(gateway)),
     ];
     if let Some(report) = &gateway.report {
-        lines.extend(reported(report, now));
+        lines.extend(reported(report, named, now));
     }
     pairs(&lines)
 }
 
-fn reported(report: &GatewayReport, now: Timestamp) -> Vec<(&'static str, String)> {
+fn reported(report: &GatewayReport, named: &Named, now: Timestamp) -> Vec<(&'static str, String)> {
+    let slice = |id: &Uuid| match named.get(id) {
+        Some(name) => format!("{name} ({id})"),
+        None => format!("{id}, which the controller does not know"),
+    };
+    let slices: Vec<String> = report.slices.iter().map(slice).collect();
     let mut lines = vec![
         (
             "slices",
-            match report.slices.is_empty() {
-                true => "none".into(),
-                false => words(&report.slices, "\n"),
+            match slices.as_slice() {
+                [] => "none".into(),
+                slices => slices.join("\n"),
             },
         ),
         ("denied out", packets(report.denied_outbound)),
@@ -196,6 +276,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    const WEB: &str = "01930000-0000-7000-8000-000000000002";
+
     fn gateways() -> Vec<Gateway> {
         let spec = json!({
             "node": "dtn2", "host": "02:00:5e:10:00:01-none",
@@ -205,7 +287,7 @@ mod tests {
         let report = |version: u64| {
             json!({
                 "rules_version": version,
-                "slices": ["01930000-0000-7000-8000-000000000002"],
+                "slices": [WEB, "01930000-0000-7000-8000-000000000003"],
                 "rules": {"100": {"packets": 7, "bytes": 700}},
                 "denied_outbound": {"packets": 2, "bytes": 120},
                 "denied_inbound": {"packets": 1, "bytes": 60},
@@ -238,7 +320,20 @@ mod tests {
     fn one_gateway_is_shown_with_what_it_dropped() {
         let now = "2027-01-10T06:00:00Z".parse().unwrap();
         let all = gateways();
-        let text = [&all[0], &all[2], &all[3]].map(|gateway| shown(gateway, now));
+        let named = Named::from([(WEB.parse().unwrap(), "web".parse().unwrap())]);
+        let text = [&all[0], &all[2], &all[3]].map(|gateway| shown(gateway, &named, now));
         insta::assert_snapshot!("gateway", text.join("\n"));
+    }
+
+    #[test]
+    fn a_gateway_that_its_host_has_not_declared_for_long_does_not_come_back() {
+        let all = gateways();
+        let soon = all[0].seen_at + jiff::SignedDuration::from_secs(119);
+        let next = comes_back(&all[0], soon).unwrap();
+        for words in ["1m59s ago", "on dtn2", "[[gateway]] internet"] {
+            assert!(next.contains(words), "{words}: {next}");
+        }
+        let late = soon + jiff::SignedDuration::from_secs(2);
+        assert_eq!(comes_back(&all[0], late), None);
     }
 }

@@ -52,27 +52,49 @@ impl Domain {
             json!({"kind": "nic", "node": node, "nic": "data0",
             "capacity_bps": 10_000_000_000_u64, "mtu": 9000})
         };
+        for (host, node) in [(NEAR, "near"), (GATE, "gate")] {
+            let path = format!("{VDN_BASE}/hosts/{host}");
+            let _: Value = admin.put(&path, &nic(node)).await.unwrap();
+        }
+        let mut domain = Self {
+            folder,
+            slice: Value::Null,
+        };
+        domain.declare().await;
+        domain.slice = domain.book("web").await;
+        domain
+    }
+    fn admin(&self) -> Client {
+        let socket = self.folder.path().join("run/dtn/vdnd.sock");
+        Client::unix(&socket, CALL).unwrap()
+    }
+    /// Declares the gateway, as its host does again and again.
+    async fn declare(&self) {
         let gateway = json!({"node": "gate", "host": GATE, "networks": ["0.0.0.0/0", "::/0"],
             "outside": ["192.0.2.2/24", "2001:db8::2/64"]});
-        for (path, body) in [
-            (format!("/hosts/{NEAR}"), nic("near")),
-            (format!("/hosts/{GATE}"), nic("gate")),
-            ("/gateways/internet".into(), gateway),
-        ] {
-            let _: Value = admin
-                .put(&format!("{VDN_BASE}{path}"), &body)
-                .await
-                .unwrap();
-        }
+        let path = format!("{VDN_BASE}/gateways/internet");
+        let _: Value = self.admin().put(&path, &gateway).await.unwrap();
+    }
+    /// A slice with the gateway.
+    async fn book(&self, name: &str) -> Value {
         let now = jiff::Timestamp::now();
         let wish = json!({
-            "name": "web", "qos": {"class": "guaranteed", "rate_bps": 100_000_000},
+            "name": name, "qos": {"class": "guaranteed", "rate_bps": 100_000_000},
             "members": [{"host": NEAR}, {"host": GATE, "role": "gateway"}], "commit": true,
             "schedule": {"start": now, "end": now + jiff::SignedDuration::from_hours(1)},
         });
         let slices = format!("{VDN_BASE}/slices");
-        let slice = admin.post_once(&slices, "web", &wish).await.unwrap();
-        Self { folder, slice }
+        self.admin().post_once(&slices, name, &wish).await.unwrap()
+    }
+    /// Ends the slices of a name.
+    async fn end(&self, name: &str) {
+        let path = format!("{VDN_BASE}/slices?name={name}");
+        let found: Value = self.admin().get(&path).await.unwrap();
+        for slice in found["items"].as_array().unwrap() {
+            let path = format!("{VDN_BASE}/slices/{}", slice["id"].as_str().unwrap());
+            let version = slice["version"].as_u64();
+            self.admin().delete(&path, version).await.unwrap();
+        }
     }
     /// Runs `dtnctl --root ROOT` with these words; the controller goes on meanwhile.
     async fn run(&self, words: &[&str]) -> Ran {
@@ -84,14 +106,12 @@ impl Domain {
     }
     /// Says what the gateway's host has read back from its kernel, as that would.
     async fn report(&self, version: u64, trouble: Option<&str>) {
-        let socket = self.folder.path().join("run/dtn/vdnd.sock");
         let report = json!({
             "rules_version": version, "slices": [self.slice["id"]], "trouble": trouble,
             "denied_inbound": {"packets": 3, "bytes": 180}, "read_at": jiff::Timestamp::now(),
         });
         let at = format!("{VDN_BASE}/gateways/internet/report");
-        let admin = Client::unix(&socket, CALL).unwrap();
-        let _: Value = admin.put(&at, &report).await.unwrap();
+        let _: Value = self.admin().put(&at, &report).await.unwrap();
     }
     async fn done(&self, words: &[&str]) -> Ran {
         let ran = self.run(words).await;
@@ -248,8 +268,8 @@ async fn a_gateway_is_shown_as_its_host_reports_it() {
 
     domain.report(version, None).await;
     let shown = domain.done(&["gateway", "show", "internet"]).await;
-    let slice = domain.slice["id"].as_str().unwrap();
-    for words in ["as its host has", "3 packets (180 B)", slice] {
+    let slice = format!("web ({})", domain.slice["id"].as_str().unwrap());
+    for words in ["as its host has", "3 packets (180 B)", slice.as_str()] {
         assert!(shown.out.contains(words), "{words}: {shown:?}");
     }
     assert!(shown.err.contains("access list internet"), "{shown:?}");
@@ -272,4 +292,35 @@ async fn a_gateway_is_shown_as_its_host_reports_it() {
         unwell.err.contains("on gate: NIC ext0 has no carrier"),
         "{unwell:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_goes_when_no_slice_has_it_and_who_declares_it_is_said() {
+    let domain = Domain::start().await;
+    let set = ["access", "set", "internet", "100", "allow", "outbound"];
+    domain.done(&set).await;
+    domain.book("mail").await;
+    let delete = ["gateway", "delete", "internet"];
+    let refused = domain.run(&delete).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    for words in ["the gateway of slices web and mail", "slice release"] {
+        assert!(refused.err.contains(words), "{words}: {refused:?}");
+    }
+    assert_eq!(domain.numbers().await, [100], "nothing is changed");
+
+    domain.end("mail").await;
+    domain.end("web").await;
+    let deleted = domain.done(&delete).await;
+    assert!(deleted.out.contains("is deleted"), "{deleted:?}");
+    for words in ["on gate", "[[gateway]] internet"] {
+        assert!(deleted.err.contains(words), "{words}: {deleted:?}");
+    }
+    let listed = domain.done(&["gateways"]).await;
+    assert!(listed.out.contains("no gateways"), "{listed:?}");
+    let again = domain.done(&delete).await;
+    assert!(again.out.contains("nothing was left"), "{again:?}");
+
+    // its host still has it, and what was allowed is not any more
+    domain.declare().await;
+    assert!(domain.numbers().await.is_empty());
 }

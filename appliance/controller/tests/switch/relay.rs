@@ -1,5 +1,5 @@
-//! What lies between a switch and its controller: every message is held back for a time of its own, or
-//! nothing goes through at all, as on a line that is cut without anybody being told.
+//! What lies between a switch and its controller: what the switch says is held back, each message for a
+//! time of its own, or nothing goes through at all, as on a line that is cut without anybody being told.
 
 use std::{
     net::SocketAddr,
@@ -21,6 +21,8 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
+/// How long what the controller says is held back.
+const PROMPT: [Duration; 1] = [Duration::ZERO];
 /// Messages that are on their way at once, each way.
 const UNDERWAY: usize = 4096;
 
@@ -32,8 +34,8 @@ pub(crate) struct Relay {
     _serving: AbortOnDropHandle<()>,
 }
 impl Relay {
-    /// A line on which the messages of each way are held back for these times in turn, and stay in
-    /// their order.
+    /// A line on which what the switch says is held back for these times in turn, and stays in its
+    /// order.
     pub(crate) async fn to(controller: SocketAddr, held_back: &'static [Duration]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -52,7 +54,7 @@ impl Relay {
                     let (up, down) = (switch.into_split(), there.into_split());
                     tokio::join!(
                         way(up.0, down.1, held_back, is_cut.clone(), &count),
-                        way(down.0, up.1, held_back, is_cut.clone(), &count),
+                        way(down.0, up.1, &PROMPT, is_cut.clone(), &count),
                     );
                 });
             }

@@ -2,7 +2,10 @@
 //! something must find it, and what is deleted takes along what refers to it.
 
 use super::Frame;
-use crate::fabric::{difference::Found, program::FlowId};
+use crate::fabric::{
+    difference::Found,
+    program::{ACCESS, FlowId},
+};
 use dtn_openflow::{
     Action, Field, FlowCommand, FlowStats, Frame as Wire, GroupCommand, GroupDesc, Instruction,
     Message, MeterCommand, MeterConfig,
@@ -152,14 +155,20 @@ impl Held {
                 // fields stand behind what they require, so one that is not true ends the look
                 .filter(|f| f.matches.0.iter().all(|m| frame.is(m, in_port, metadata)))
                 .collect();
-            matching.sort_by_key(|flow| std::cmp::Reverse(flow.priority));
+            // of two that stand alike a switch may take either, so the one that lets more pass is taken
+            matching.sort_by_key(|flow| {
+                let ends = flow.instructions.is_empty();
+                (std::cmp::Reverse(flow.priority), ends)
+            });
             let Some(flow) = matching.first() else {
                 return (met, out);
             };
             if let Some(second) = matching.get(1) {
-                // parts of one access rule do the same
+                // an access rule takes the place of another of its number: each may decide till then
                 assert!(
-                    flow.priority != second.priority || flow.instructions == second.instructions,
+                    flow.priority != second.priority
+                        || flow.instructions == second.instructions
+                        || table == ACCESS,
                     "{frame:?} meets {flow:?} or {second:?}"
                 );
             }
