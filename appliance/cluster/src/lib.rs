@@ -4,7 +4,7 @@
 //! `vdnd` what the slice has left, and writes what was agreed into the claim, where `dtnd` on the
 //! node reads it before the pod's sandbox is made. Claims, slices and NICs come in ([`world`],
 //! [`vdn`]), are read into plain data ([`claim`]), decided as a whole ([`decide`]) and what differs
-//! from what was told is written ([`write`]). What is promised is counted from the claims
+//! from what was told is written ([`write`](mod@write)). What is promised is counted from the claims
 //! themselves, so there is no store to lose; one of several copies leads ([`election`]) and is the
 //! one that promises.
 
