@@ -67,7 +67,7 @@ group lints cargo clippy --workspace --all-targets --locked -- -D warnings
 # the one test that needs an ONOS core has a group of its own
 group tests env DTN_ONOS=later cargo test --workspace --locked --no-fail-fast
 group crash cargo test -p dtn-cni --locked --features failpoints --test crash
-if [ $long = yes ]; then group onos tests/onos --long; else group onos tests/onos; fi
+group onos tests/onos
 if [ $long = yes ]; then group kubernetes tests/kubernetes/run --long; else group kubernetes tests/kubernetes/run; fi
 # with the API server that was built for that: before it they could only say that they were skipped
 group apiserver cargo test --locked -p dtnd -p dtn-cluster -p dtnctl --test cluster --test negotiation --test kubernetes
