@@ -210,12 +210,14 @@ impl Site {
         for step in STEPS {
             for (name, changes) in &changes {
                 let held = switches.entry((*name).clone()).or_default();
+                held.between = true;
                 for message in &changes.steps[step as usize] {
                     held.apply(message);
                 }
                 look(switches);
             }
         }
+        switches.values_mut().for_each(|held| held.between = false);
         refused
     }
 }
