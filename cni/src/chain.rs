@@ -192,10 +192,7 @@ struct Chain {
 impl Chain {
     fn parse(input: &Value, verb: Verb) -> Result<Self, CniError> {
         // of the cluster's network nothing but its name, its version and the list is ours
-        let own = json!({
-            "cniVersion": input["cniVersion"], "name": input["name"],
-        });
-        let mut own = own;
+        let mut own = json!({"cniVersion": input["cniVersion"], "name": input["name"]});
         if let Some(valid) = input.get("cni.dev/valid-attachments") {
             own["cni.dev/valid-attachments"] = valid.clone();
         }
