@@ -19,6 +19,7 @@ pub mod env;
 pub mod error;
 pub mod failpoint;
 pub mod gc;
+pub mod guard;
 pub mod ipam;
 pub mod prepared;
 pub mod reconcile;

@@ -14,6 +14,8 @@ use std::{
     io::{Read, Write},
     process::ExitCode,
 };
+use tracing::Level;
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Longest configuration that is read, in bytes.
 const LONGEST: u64 = 4 << 20;
@@ -66,12 +68,16 @@ pub(crate) fn answer(done: Result<Option<String>, CniError>, version: Option<&st
 }
 
 pub(crate) fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("DTN_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let started = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let filter = std::env::var("DTN_LOG").ok();
+    let filter = filter.and_then(|wanted| wanted.parse().ok());
+    let text = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        // what cannot be logged is lost, and does not end the call
+        .log_internal_errors(false);
+    let started = tracing_subscriber::registry()
+        .with(filter.unwrap_or(Targets::new().with_default(Level::WARN)))
+        .with(text)
         .try_init();
     debug_assert!(started.is_ok());
 }

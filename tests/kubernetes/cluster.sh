@@ -87,6 +87,58 @@ node_exec() {
     shift
     on "$cluster-$node" "$@"
 }
+# cable NODE NUMBER: the way of a node to the management network, where it has the address NUMBER
+cable() {
+    local name=$cluster-$1 control=$cluster-ctl net
+    net=$(management)
+    net=${net%.*}
+    ip -n "$control" link del "$1" 2>/dev/null || true
+    ip link add eth0 netns "$name" type veth peer name "$1" netns "$control"
+    ip -n "$control" link set "$1" master br0 up
+    ip -n "$name" addr add "$net.$2/24" dev eth0
+    ip -n "$name" link set eth0 up
+    ip -n "$name" route add default via "$net.1"
+}
+# power_cut NODE: all its processes die at once, and its NICs with its namespaces; its disk stays
+power_cut() { machine_down "$cluster-$1"; }
+# power_back NODE NUMBER NIC=MAC...: it starts again, with the same hardware addresses and what ran on it
+power_back() {
+    local node=$1 number=$2 name=$cluster-$1 nic program
+    shift 2
+    machine_up "$name"
+    cable "$node" "$number"
+    for nic in "$@"; do
+        nic "$node" "${nic%%=*}"
+        ip -n "$name" link set "${nic%%=*}" address "${nic#*=}"
+    done
+    for program in containerd kubelet dtnd; do
+        start_again "$name" $program
+        [ $program != containerd ] || wait_for 30 on "$name" ctr version || return
+    done
+}
+# two_nodes: what most scenarios begin with, behind the cluster's own network: the nodes n1 and n2, each with a
+# dedicated NIC in the slice "whole" and a shared one in the slice "parts". LEASE is how long a lease is good.
+two_nodes() {
+    local node
+    "$top/tests/kubernetes/up.sh" "$cluster" 10.210.0 n1 n2 || return
+    vdnd_up && manifests_up || return
+    for node in n1 n2; do
+        node_exec $node /opt/cni/bin/vdn-chain install || return
+        dtnd_up $node data0=dedicated data1=shared || return
+    done
+    controller_up || return
+    expect "a slice of the dedicated NICs" slice_up whole guaranteed 2000000000 n1/data0 n2/data0
+    expect "a slice of the shared NICs" slice_up parts guaranteed 1000000000 n1/data1 n2/data1
+}
+# identity: the very containers of all pods, and how often they were started
+identity() { k get pods -o json | jq -c '[.items[] | {(.metadata.name): .status.containerStatuses[0] | [.containerID, .restartCount]}] | add'; }
+# addresses POD...: what they have
+addresses() {
+    local pod
+    for pod in "$@"; do echo "$pod $(address "$pod")"; done
+}
+# mac NODE NIC: its hardware address
+mac() { node_exec "$1" cat "/sys/class/net/$2/address"; }
 # nic NODE NAME [MTU]: plugs a NIC of a node into the domain's switch, anew when it was plugged in
 nic() {
     local peer=$1-$2
@@ -108,7 +160,7 @@ vdnd_up() {
         printf -v border '[[border]]\nname = "wan"\npeer-domain = "%s"\ncapacity = "1Gbit"\nlatency = "5ms"\nmtu = 9000\n' "$PEER"
     net=$(management)
     third=$(domain_number)
-    on "$control" tee /etc/dtn/vdnd.toml >/dev/null <<TOML
+    on "$control" tee /etc/dtn/appliance.toml >/dev/null <<TOML
 version = 1
 
 [domain]
@@ -155,7 +207,7 @@ dtnd_up() {
             printf '\n[[nic]]\nname = "%s"\nclass = "%s"\nspeed = "10Gbit"\nshare-with = "federation"\n' "${nic%=*}" "${nic#*=}"
         done
         printf '\n[kubernetes]\nkubeconfig = "%s"\n' "$config"
-    } | node_exec "$node" tee /etc/dtn/dtnd.toml >/dev/null
+    } | node_exec "$node" tee /etc/dtn/appliance.toml >/dev/null
     start "$cluster-$node" dtnd "$DTN_BIN/dtnd"
     wait_for 30 node_exec "$node" dtnctl nics || fail "dtnd of $node does not come up: $(tail -n 5 "$DTN_WORK/$cluster-$node/dtnd.log")"
     on "$cluster-ctl" dtnctl host invite "$node" 2>/dev/null | node_exec "$node" dtnctl host join - >/dev/null 2>&1 ||
@@ -214,6 +266,25 @@ leases() {
     local id
     id=$(vdn GET "/slices" | jq -r --arg name "$1" '.items[] | select(.spec.name == $name) | .id')
     vdn GET "/slices/$id/leases" | jq '[.items[] | select(.client_id | startswith("host:") | not)] | length'
+}
+
+# ready POD...: they run
+ready() { k wait --for=condition=Ready --timeout=1s "$@"; }
+# field POD FILTER: of the only device of the pod's only claim
+field() { k get resourceclaim "$(k get pod "$1" -o 'jsonpath={.status.resourceClaimStatuses[0].resourceClaimName}')" -o json | jq -r ".status.devices[0] | $2"; }
+condition() { field "$1" ".conditions[] | select(.type == \"$2\") | .status"; }
+# address POD: of its data interface
+address() { k exec "$1" -- ip -4 -o addr show dev data0 | awk '{sub("/.*", "", $4); print $4}'; }
+# home NODE: its NIC data0 is not in a pod
+home() { node_exec "$1" test -e /sys/class/net/data0; }
+# files NODE: what the appliance remembers of pods there
+files() { node_exec "$1" sh -c 'cd /var/lib/dtn && ls attachments releases claims /run/dtn/prepared /run/dtn/netns 2>/dev/null | grep -v ":$" | grep .; true'; }
+# links NODE: its links, but those of pods' own network
+links() { node_exec "$1" sh -c 'ls /sys/class/net | grep -v veth | tr "\n" " " | sed "s/ $//"'; }
+# metric NODE NAME: a value of dtnd's metrics, by what stands before it
+metric() {
+    node_exec "$1" curl --silent --fail --max-time 20 --unix-socket /run/dtn/dtnd.sock http://localhost/metrics |
+        awk -v name="$2" 'index($0, name " ") == 1 {print $NF}'
 }
 
 # --- what scenarios say

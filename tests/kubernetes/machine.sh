@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # machine.sh NAME: becomes a machine of the capsule: a root file system of its own over the real one, in
 # which nothing of the appliance or of Kubernetes is there yet, in the namespaces that it was started in.
+# A machine that was there before (power_cut) has its disk still: all that it wrote but what is in /run.
 # Waits for ever as their first process: who enters them is on that machine, and all ends with this.
 set -euo pipefail
 name=$1 place=/run/machines/$1
@@ -10,6 +11,8 @@ echo "$pid" >"$place/pid"
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 root=$place/root
 hostname "$name"
+first=yes
+[ ! -d "$place/upper" ] || first=no
 mkdir -p "$place/upper" "$place/work" "$root"
 # written to memory; the lower file system's mounts are not in it
 mount -t overlay -o "lowerdir=/,upperdir=$place/upper,workdir=$place/work" machine "$root"
@@ -20,7 +23,7 @@ mount --rbind /sys/fs/cgroup "$root/sys/fs/cgroup"
 mount -t tmpfs -o mode=755 run "$root/run"
 mkdir "$root/run/lock" "$root/run/netns"
 for folder in etc/cni etc/dtn etc/containerd opt/cni var/lib/cni var/lib/dtn var/lib/kubelet var/lib/containerd srv/dtn; do
-    rm -rf "${root:?}/$folder"
+    [ $first = no ] || rm -rf "${root:?}/$folder"
     mkdir -p "$root/$folder"
 done
 # the programs, and the logs; no build may change what is below an overlay

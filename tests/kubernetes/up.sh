@@ -84,11 +84,7 @@ start "$control" scheduler kube-scheduler --kubeconfig "$state/admin.kubeconfig"
 node() {
     local node=$1 index=$2 name=$cluster-$1 folder=$DTN_WORK/$cluster-$1 hierarchy nic cgroup file plugin
     machine_up "$name"
-    ip link add eth0 netns "$name" type veth peer name "$node" netns "$control"
-    ip -n "$control" link set "$node" master br0 up
-    ip -n "$name" addr add "$net.$index/24" dev eth0
-    ip -n "$name" link set eth0 up
-    ip -n "$name" route add default via "$net.1"
+    cable "$node" "$index"
     ip -n "$control" route add "$pods.$index.0/24" via "$net.$index"
     for nic in "${nics[@]}"; do nic "$node" "$nic"; done
 

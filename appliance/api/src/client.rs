@@ -175,6 +175,12 @@ impl Client {
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         Ok(self.call(Method::GET, path, &[], None::<&()>).await?.body)
     }
+    /// GET of something that is text and no JSON, as metrics are.
+    pub async fn text(&self, path: &str) -> Result<String, ClientError> {
+        let bytes = self.bytes(&Method::GET, path, &[], None::<&()>).await?.body;
+        String::from_utf8(bytes)
+            .map_err(|e| self.malformed(&Method::GET, path, format!("body: {e}")))
+    }
     /// POST with a body.
     pub async fn post<B: Serialize, T: DeserializeOwned>(
         &self,
@@ -223,6 +229,28 @@ impl Client {
         headers: &[(&str, &str)],
         body: Option<&B>,
     ) -> Result<Answer<T>, ClientError> {
+        let answer = self.bytes(&method, path, headers, body).await?;
+        let json: &[u8] = match answer.body.is_empty() {
+            true => b"null",
+            false => &answer.body,
+        };
+        let body = serde_json::from_slice(json)
+            .map_err(|e| self.malformed(&method, path, format!("body: {e}")))?;
+        Ok(Answer {
+            status: answer.status,
+            headers: answer.headers,
+            body,
+        })
+    }
+
+    /// The same with the body as it came.
+    async fn bytes<B: Serialize>(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&B>,
+    ) -> Result<Answer<Vec<u8>>, ClientError> {
         let mut request = self
             .http
             .request(method.clone(), format!("{}{path}", self.base));
@@ -230,7 +258,7 @@ impl Client {
             let pair = (HeaderName::try_from(*name), HeaderValue::try_from(*value));
             let (Ok(name), Ok(value)) = pair else {
                 return Err(self.malformed(
-                    &method,
+                    method,
                     path,
                     format!("header {name:?} cannot be sent"),
                 ));
@@ -246,37 +274,34 @@ impl Client {
         let mut response = request
             .send()
             .await
-            .map_err(|e| self.unreachable(&method, path, &e))?;
+            .map_err(|e| self.unreachable(method, path, &e))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut bytes = Vec::new();
         while let Some(chunk) = response
             .chunk()
             .await
-            .map_err(|e| self.unreachable(&method, path, &e))?
+            .map_err(|e| self.unreachable(method, path, &e))?
         {
             bytes.extend_from_slice(&chunk);
             if bytes.len() > LARGEST_ANSWER {
-                return Err(self.malformed(&method, path, "longer than 8 MiB".into()));
+                return Err(self.malformed(method, path, "longer than 8 MiB".into()));
             }
         }
         if !status.is_success() {
             let problem = serde_json::from_slice::<Problem>(&bytes).map_err(|_| {
                 let text: String = String::from_utf8_lossy(&bytes).chars().take(200).collect();
                 self.malformed(
-                    &method,
+                    method,
                     path,
                     format!("status {status} without a problem document: {text}"),
                 )
             })?;
             return Err(ClientError::Refused(Box::new(problem)));
         }
-        let json: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
-        let body = serde_json::from_slice(json)
-            .map_err(|e| self.malformed(&method, path, format!("body: {e}")))?;
         Ok(Answer {
             status: status.as_u16(),
             headers,
-            body,
+            body: bytes,
         })
     }
 

@@ -49,6 +49,18 @@ pub mod attribute {
     pub const PCI_ADDRESS: &str = "pciAddress";
     /// Speed as trained, Mbit/s.
     pub const SPEED_MBIT: &str = "speedMbit";
+    /// Whether it has an RDMA device.
+    pub const RDMA: &str = "rdma";
+    /// Name of that, the first where there are several.
+    pub const RDMA_DEVICE: &str = "rdmaDevice";
+    /// Whether it is a virtual function (SR-IOV).
+    pub const VIRTUAL_FUNCTION: &str = "virtualFunction";
+    /// PCI address of the function that it is a virtual one of.
+    pub const PHYSICAL_FUNCTION: &str = "physicalFunction";
+    /// How many virtual functions it has now.
+    pub const SRIOV_VFS: &str = "sriovVfs";
+    /// How many it can have.
+    pub const SRIOV_VFS_TOTAL: &str = "sriovVfsTotal";
     /// PCI address, as all drivers publish it.
     pub const PCI_BUS_ID: &str = "resource.kubernetes.io/pciBusID";
     /// Root of the PCIe hierarchy, as all drivers publish it: devices of one root are close.

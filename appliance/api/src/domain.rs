@@ -152,6 +152,10 @@ pub struct Enrolment {
     pub secret: String,
     /// Certificate request, PEM; the key never leaves the host.
     pub csr_pem: String,
+    /// The time of who enrols; more than 60 s apart is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub now: Option<Timestamp>,
 }
 
 /// Answer of `POST /enrolments`.
@@ -164,7 +168,7 @@ pub struct Enrolled {
     pub domain: Name,
     /// Its certificate, PEM.
     pub certificate_pem: String,
-    /// The domain's authority, PEM.
+    /// The domain's authority, PEM; two certificates while it changes its keys.
     pub ca_pem: String,
 }
 
@@ -198,6 +202,8 @@ pub enum PeerState {
     Up,
     /// Silent for more than 60 s; traffic stays.
     Degraded,
+    /// The federation was ended here; nothing of it is believed any more.
+    Revoked,
 }
 
 /// Another domain that this one is federated with.

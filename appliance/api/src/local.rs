@@ -11,6 +11,7 @@
 //! | `/gateways` | GET ([`LocalGateway`]) |
 //! | `/pods` | GET, POST ([`DeployRequest`] → [`Pod`]); `/pods/{name}` GET, DELETE; `/pods/{name}/logs` GET |
 //! | `/join` | POST ([`Join`]) |
+//! | `/config`, `/config/reload`, `/config/trial`, `/config/confirm` | see [`crate::running`] |
 //! | `/cni/prepare` | POST ([`PrepareRequest`] → [`crate::attachment::Prepared`]), for a plugin that finds no prepared file |
 //! | `/cni/attached`, `/cni/detached` | POST ([`Notice`]) |
 

@@ -3,13 +3,19 @@
 
 use crate::{
     decide::{Slices, Told, World},
-    run::counts,
+    run::{counts, states},
 };
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
 };
 use std::{
     collections::BTreeMap,
@@ -19,12 +25,21 @@ use std::{
 };
 use tokio::sync::watch;
 
+/// The content type of what [`encode`] writes.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Upper ends of the counted durations, in seconds: what is there is agreed within a round, and what
+/// waits for a pod that ends may wait for hours.
+const SECONDS: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0];
 /// Silence after which it does not go on: some rounds, each with calls that may time out.
 const SILENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByReason {
     reason: String,
+}
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByState {
+    state: &'static str,
 }
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BySlice {
@@ -43,6 +58,8 @@ pub struct Health {
     ready: watch::Sender<bool>,
     leads: Gauge,
     known: Gauge,
+    claims: Family<ByState, Gauge>,
+    negotiation: Histogram,
     devices: Family<ByReason, Gauge>,
     promised: Family<BySlice, Gauge>,
     writes: Family<ByOutcome, Counter>,
@@ -56,6 +73,8 @@ impl Default for Health {
             ready: watch::Sender::new(false),
             leads: Gauge::default(),
             known: Gauge::default(),
+            claims: Family::default(),
+            negotiation: Histogram::new(SECONDS),
             devices: Family::default(),
             promised: Family::default(),
             writes: Family::default(),
@@ -66,6 +85,17 @@ impl Default for Health {
             "domain_known",
             "1 while the domain's controller answers",
             health.known.clone(),
+        );
+        registry.register(
+            "claims",
+            "Claims that ask for a slice, by how they stand",
+            health.claims.clone(),
+        );
+        registry.register_with_unit(
+            "negotiation",
+            "From the first look at a claim until its agreement was written",
+            Unit::Seconds,
+            health.negotiation.clone(),
         );
         registry.register(
             "devices",
@@ -105,6 +135,7 @@ impl Health {
         self.leads.set(leads.into());
         if !leads {
             // another copy counts
+            self.claims.clear();
             self.devices.clear();
             self.promised.clear();
         }
@@ -113,6 +144,9 @@ impl Health {
     pub fn decided(&self, world: &World, told: &[Told]) {
         self.known
             .set(matches!(world.slices, Slices::Known(_)).into());
+        for (state, count) in states(told) {
+            self.claims.get_or_create(&ByState { state }).set(count);
+        }
         self.devices.clear();
         for (reason, count) in counts(told) {
             let reason = reason.to_owned();
@@ -140,6 +174,10 @@ impl Health {
                 self.promised.get_or_create(&labels).inc_by(sum);
             }
         }
+    }
+    /// A claim has its agreement, after this time.
+    pub fn negotiated(&self, took: Duration) {
+        self.negotiation.observe(took.as_secs_f64());
     }
     /// A claim was written, or could not be.
     pub fn wrote(&self, well: bool) {
@@ -197,10 +235,81 @@ async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, &'static str)
     }
 }
 
-async fn metrics(State(health): State<Arc<Health>>) -> (StatusCode, String) {
+async fn metrics(State(health): State<Arc<Health>>) -> Response {
+    match page(&health) {
+        Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
+    }
+}
+
+fn page(health: &Health) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
-    match encode(&mut text, &health.registry) {
-        Ok(()) => (StatusCode::OK, text),
-        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
+    encode(&mut text, &health.registry)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        claim::DeviceKey,
+        decide::{Reason, Verdict},
+    };
+
+    /// The page with the series of each metric in order: they stand in none.
+    fn sorted(page: &str) -> String {
+        let mut sorted: Vec<&str> = Vec::new();
+        let mut from = 0;
+        for line in page.lines() {
+            if line.starts_with('#') {
+                from = sorted.len() + 1;
+            }
+            sorted.push(line);
+            sorted[from..].sort_unstable();
+        }
+        sorted.join("\n")
+    }
+
+    #[test]
+    fn claims_are_told_by_how_they_stand_and_the_leader_alone_tells_them() {
+        let told = |at: usize, device: &str, reason: Reason| -> Told {
+            let key = DeviceKey {
+                pool: "n1".into(),
+                device: device.into(),
+                share: None,
+            };
+            let verdict = Verdict {
+                reason,
+                message: String::new(),
+                agreement: None,
+            };
+            (at, key, verdict)
+        };
+        let world = World {
+            claims: Vec::new(),
+            slices: Slices::Known(Vec::new()),
+            tenants: BTreeMap::new(),
+            speeds: BTreeMap::new(),
+        };
+        let health = Health::default();
+        health.leads(true);
+        health.decided(
+            &world,
+            &[
+                told(0, "a", Reason::Agreed),
+                told(1, "b", Reason::Agreed),
+                // one that waits makes its claim wait
+                told(1, "c", Reason::Waiting),
+                told(2, "d", Reason::InvalidParameters),
+                told(3, "e", Reason::SliceOver),
+            ],
+        );
+        health.negotiated(Duration::from_millis(70));
+        health.wrote(true);
+        insta::assert_snapshot!(sorted(&page(&health).unwrap()));
+        health.leads(false);
+        let after = page(&health).unwrap();
+        assert!(!after.contains("dtn_cluster_claims{"), "{after}");
+        assert!(after.contains("dtn_cluster_leads 0"), "{after}");
     }
 }

@@ -15,6 +15,7 @@ pub mod health;
 pub mod identity;
 pub mod queue;
 pub mod run;
+pub mod since;
 pub mod vdn;
 pub mod world;
 pub mod write;

@@ -24,7 +24,8 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Longest call to the domain's controller.
 const CALL: Duration = Duration::from_secs(5);
@@ -74,13 +75,16 @@ struct Run {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_env("DTN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let filter = std::env::var("DTN_LOG").ok();
+    let filter = filter.and_then(|wanted| wanted.parse().ok());
+    let text = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         // what cannot be logged is lost, and does not end the process
-        .log_internal_errors(false)
+        .log_internal_errors(false);
+    tracing_subscriber::registry()
+        .with(filter.unwrap_or(Targets::new().with_default(Level::INFO)))
+        .with(text)
         .init();
     match start(arguments) {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,15 +2,16 @@
 //! what differs.
 
 use crate::{
-    decide::{Told, World, decide},
+    decide::{Reason, Told, World, decide},
     election::{self, Leading, Times, leads},
     health::Health,
+    since::Since,
     vdn::{self, Looks, Seen},
     world::{Own, Watched},
     write::{self, Deed, Teller},
 };
 use anyhow::Context;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::BoxFuture, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::{Api, Client, ResourceExt};
@@ -47,7 +48,13 @@ pub struct Settings {
 }
 
 /// Runs until it is stopped; then the Lease is given up.
-pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+///
+/// Boxed: its code is made here, once, and not again in each program and test that awaits it.
+pub fn run(settings: Settings, stop: CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(watch_and_negotiate(settings, stop))
+}
+
+async fn watch_and_negotiate(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
     let watched = Watched::start(&settings.client);
     let (tell_slices, slices) = watch::channel(None);
     let (tell_leading, leading) = watch::channel(None);
@@ -80,6 +87,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         leading,
         own: None,
         teller: Teller::default(),
+        since: Since::default(),
         begin: Instant::now(),
     };
     let decided = tokio::select! {
@@ -102,6 +110,8 @@ struct Rounds<'a> {
     /// What was read and written since it leads; `None` when that has to be read anew.
     own: Option<Own>,
     teller: Teller,
+    /// Claims that are negotiated, while it leads.
+    since: Since,
     begin: Instant,
 }
 
@@ -117,6 +127,7 @@ impl Rounds<'_> {
                 self.round().await;
             } else {
                 self.own = None;
+                self.since = Since::default();
             }
             tokio::select! {
                 () = self.watched.changed() => {}
@@ -174,6 +185,7 @@ impl Rounds<'_> {
             }
         }
         self.settings.health.decided(&world, &told);
+        self.since.saw(&world, &told, self.begin.elapsed());
         let deeds = write::deeds(&world, &told, now);
         if !deeds.is_empty() {
             self.carry_out(deeds).await;
@@ -208,6 +220,11 @@ impl Rounds<'_> {
                         own.put(claim);
                     }
                     settings.health.wrote(true);
+                    if deed.devices.iter().all(|(_, verdict, _)| verdict.agreed())
+                        && let Some(took) = self.since.agreed(&deed.claim.uid, self.begin.elapsed())
+                    {
+                        settings.health.negotiated(took);
+                    }
                     for news in &deed.news {
                         tracing::info!(
                             claim = name,
@@ -278,6 +295,28 @@ pub fn counts(told: &[Told]) -> BTreeMap<&'static str, i64> {
     let mut counts = BTreeMap::new();
     for (_, _, verdict) in told {
         *counts.entry(verdict.reason.as_str()).or_default() += 1;
+    }
+    counts
+}
+
+/// How many claims stand how: as the worst of their devices does. Each state is named, so that none
+/// of it is seen too.
+pub fn states(told: &[Told]) -> BTreeMap<&'static str, i64> {
+    const WORST_LAST: [&str; 4] = ["negotiated", "slice-over", "waiting", "refused"];
+    let mut worst: BTreeMap<usize, usize> = BTreeMap::new();
+    for (at, _, verdict) in told {
+        let state = match verdict.reason {
+            Reason::Agreed => 0,
+            Reason::SliceOver => 1,
+            Reason::Waiting | Reason::ControllerSilent => 2,
+            Reason::InvalidParameters => 3,
+        };
+        let worst = worst.entry(*at).or_insert(state);
+        *worst = (*worst).max(state);
+    }
+    let mut counts: BTreeMap<_, _> = WORST_LAST.iter().map(|state| (*state, 0)).collect();
+    for state in worst.into_values() {
+        *counts.entry(WORST_LAST[state]).or_default() += 1;
     }
     counts
 }

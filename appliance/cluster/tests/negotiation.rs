@@ -70,7 +70,12 @@ fn claims_are_negotiated_and_survive_whatever_goes_away() {
     assert!(why.contains("has 3Gbit of 5Gbit left"), "{why}");
     assert!(api.leader().starts_with(stays.name));
     let metrics = stays.asked("/metrics").unwrap().1;
-    assert!(metrics.contains("dtn_cluster_leads 1"), "{metrics}");
+    for line in [
+        "dtn_cluster_leads 1",
+        "dtn_cluster_claims{state=\"waiting\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
 
     // one that is asked to end gives the Lease up
     let third = Copy::start(dir, &config, "third");

@@ -205,7 +205,7 @@ pub fn choose(plan: &Plan, used: &[IpNet], mtu: u32) -> Result<Addressing, Probl
                     Kind::PoolExhausted,
                     format!(
                         "every subnet of the pool {pool} is in use by a slice: end one, or give \
-                         the domain a larger pool ([addresses] in vdnd.toml)"
+                         the domain a larger pool ([addresses] in appliance.toml)"
                     ),
                 )
             })
@@ -231,7 +231,7 @@ pub fn choose(plan: &Plan, used: &[IpNet], mtu: u32) -> Result<Addressing, Probl
         true => Err(Problem::new(
             Kind::PoolExhausted,
             "this domain has no address pool: give the slice its addressing, or set [addresses] in \
-             vdnd.toml",
+             appliance.toml",
         )),
         false => Ok(addressing),
     }

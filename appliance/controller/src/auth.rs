@@ -39,6 +39,10 @@ impl fmt::Display for Principal {
     }
 }
 
+/// SHA-256 of the certificate (DER) that a connection came with, hexadecimal.
+#[derive(Debug, Clone, Default)]
+pub struct Shown(pub Option<String>);
+
 /// Role of a host in its certificate's URI.
 pub const NODE_ROLE: &str = "node-agent";
 /// Role of a Kubernetes cluster's controller in its certificate's URI.
@@ -106,10 +110,20 @@ pub fn permits(principal: &Principal, method: &Method, route: &str) -> bool {
             "/gateways/{name}/access_rules"
             | "/gateways/{name}/access_rules/{number}"
             | "/gateways/{name}/explain" => get,
+            // its own; the handler looks at whose it is
+            "/nodes/{name}" => get,
             "/invitations"
+            | "/nodes"
+            | "/nodes/{name}/actions/revoke"
+            | "/domains/{name}/actions/revoke"
+            | "/domains/{name}/keys"
+            | "/keys"
+            | "/keys/actions/rotate"
             | "/stitches/inbound"
             | "/events"
             | "/metrics"
+            | "/config"
+            | "/config/reload"
             | "/fabric"
             | "/fabric/differences"
             | "/fabric/links"
@@ -118,6 +132,7 @@ pub fn permits(principal: &Principal, method: &Method, route: &str) -> bool {
         },
         Principal::Peer(_) => match route {
             "/domain_document" | "/stitches/{id}" => get,
+            "/domains/{name}/keys" => *method == Method::PUT,
             "/availability"
             | "/stitches/inbound"
             | "/stitches/{id}/actions/{action}"
@@ -172,12 +187,14 @@ pub fn own_node(principal: &Principal, node: &Name) -> Result<(), Problem> {
 /// it takes tells nothing.
 pub fn is_operator(file: Option<&std::path::Path>, token: &str) -> Result<bool, Problem> {
     let Some(file) = file else { return Ok(false) };
-    let text = std::fs::read_to_string(file).map_err(|e| {
-        Problem::new(
-            Kind::Internal,
-            format!("reading the operator's token from {}: {e}", file.display()),
-        )
-    })?;
+    let text = dtn_service::credentials::find(file)
+        .and_then(std::fs::read_to_string)
+        .map_err(|e| {
+            Problem::new(
+                Kind::Internal,
+                format!("reading the operator's token from {}: {e}", file.display()),
+            )
+        })?;
     let wanted = text.trim();
     let digest = |text: &str| crate::invitations::sha256(text.as_bytes());
     Ok(wanted.len() >= 16 && digest(wanted) == digest(token))
@@ -236,6 +253,17 @@ mod tests {
                 "/gateways/{name}/access_rules/{number}",
                 false,
             ),
+            (&peer, Method::PUT, "/domains/{name}/keys", true),
+            (&peer, Method::GET, "/nodes", false),
+            (&node, Method::PUT, "/domains/{name}/keys", false),
+            (&node, Method::GET, "/nodes", false),
+            (&node, Method::GET, "/nodes/{name}", true),
+            (&node, Method::POST, "/nodes/{name}/certificate", true),
+            (&node, Method::POST, "/nodes/{name}/actions/revoke", false),
+            (&node, Method::POST, "/domains/{name}/actions/revoke", false),
+            (&node, Method::GET, "/keys", false),
+            (&node, Method::POST, "/keys/actions/rotate", false),
+            (&cluster, Method::POST, "/nodes/{name}/certificate", false),
             (&peer, Method::GET, "/gateways", false),
             (&peer, Method::GET, "/gateways/{name}/explain", false),
         ];

@@ -1,5 +1,7 @@
 //! The controller's configuration: TOML and drop-ins in, a [`Config`] that cannot be wrong out.
-//! `config/vdnd.toml` of the source tree is the reference: every field with its meaning.
+//!
+//! It is the domain's part of the one file `appliance.toml`; the host's part is dtnd's.
+//! `config/appliance.toml` of the source tree is the reference: every field with its meaning.
 
 use crate::{
     addresses::Plan,
@@ -9,7 +11,7 @@ use crate::{
 };
 use dtn_api::{
     Name, Rate, Span,
-    layered::{self, Reader},
+    layered::{self, DOMAIN_TABLES, HOST_TABLES, Reader},
 };
 use ipnet::{Ipv4Net, Ipv6Net};
 use std::{
@@ -17,71 +19,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
+mod tables;
 mod wiring;
 
+pub use tables::TABLES;
 pub use wiring::FabricConfig;
 
-pub use dtn_api::layered::{ConfigError, ConfigProblem, Severity};
+pub use dtn_api::layered::{
+    ConfigError, ConfigProblem, DEFAULT_FILE, Loaded, Setting, Severity, Sources,
+};
 
-/// Where the configuration is looked for when no other file is named.
-pub const DEFAULT_FILE: &str = "/etc/dtn/vdnd.toml";
 /// The only version of the format so far.
 pub const VERSION: i64 = 1;
-
-/// Every field, by its table; the first is the file itself.
-pub const FIELDS: &[(&str, &[&str])] = &[
-    (
-        "",
-        &[
-            "version",
-            "domain",
-            "listen",
-            "border",
-            "fabric",
-            "switch",
-            "cable",
-            "port",
-            "addresses",
-            "limits",
-            "operator",
-        ],
-    ),
-    ("domain", &["name"]),
-    ("listen", &["address", "url", "names"]),
-    (
-        "border",
-        &[
-            "name",
-            "peer-domain",
-            "peer-ref",
-            "capacity",
-            "latency",
-            "mtu",
-            "labels",
-            "at",
-        ],
-    ),
-    (
-        "fabric",
-        &[
-            "kind",
-            "listen",
-            "plain",
-            "neighbours",
-            "dhcp",
-            "url",
-            "credentials-file",
-            "app-id",
-            "ca-file",
-        ],
-    ),
-    ("switch", &["name", "datapath-id", "tables"]),
-    ("cable", &["ends", "capacity", "mtu"]),
-    ("port", &["nic", "at"]),
-    ("addresses", &["ipv4", "ipv6", "lease"]),
-    ("limits", &["window"]),
-    ("operator", &["token-file"]),
-];
 
 /// The controller's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,36 +53,78 @@ pub struct Config {
     pub longest_window: u64,
     /// File with the operator's token.
     pub token_file: Option<PathBuf>,
+    /// What is logged, in the language of `DTN_LOG`, which goes before it.
+    pub log: String,
 }
 
 /// Reads a configuration with its drop-ins.
-pub fn load(file: &Path) -> Result<layered::Loaded<Config>, ConfigError> {
-    layered::load(file, Config::read)
+pub fn load(file: &Path) -> Result<Loaded<Config>, ConfigError> {
+    load_from(&Sources::new(file))
+}
+/// Reads the configuration that these layers make.
+pub fn load_from(sources: &Sources) -> Result<Loaded<Config>, ConfigError> {
+    layered::load(sources, TABLES, read)
 }
 /// Every problem of a configuration, warnings too.
 pub fn check_file(file: &Path) -> Result<Vec<ConfigProblem>, ConfigError> {
-    layered::check_file(file, Config::read)
+    check(&Sources::new(file))
+}
+/// Every problem of the configuration that these layers make, warnings too.
+pub fn check(sources: &Sources) -> Result<Vec<ConfigProblem>, ConfigError> {
+    layered::check(sources, read)
 }
 
-fn fields(table: &str) -> &'static [&'static str] {
-    FIELDS
-        .iter()
-        .find(|(name, _)| *name == table)
-        .map_or(&[], |(_, keys)| keys)
+fn read(reader: &mut Reader<'_>) -> Option<Config> {
+    let config = Config::read(reader);
+    for field in ["operator.token-file", "fabric.credentials-file"] {
+        secret(reader, field);
+    }
+    config
+}
+
+/// Whether a text says where a secret is: an absolute path, or a credential of the service manager.
+fn names_a_secret(file: &Path) -> bool {
+    let credential = file
+        .to_str()
+        .is_some_and(|file| file.starts_with("credential:"));
+    credential || file.is_absolute()
+}
+
+/// Refuses a secret that others can read. One that is not there is told by who needs it: the service
+/// manager can bring it later.
+fn secret(reader: &mut Reader<'_>, field: &str) {
+    use std::os::unix::fs::MetadataExt;
+    if !reader.is_text(field, |_| true) {
+        return;
+    }
+    let Some(file) = reader.text(field) else {
+        return;
+    };
+    let mode = std::fs::metadata(&file).map(|found| found.mode() & 0o7777);
+    if let Ok(mode) = mode
+        && mode & 0o077 != 0
+    {
+        let why = format!("{file} can be read by others (mode {mode:04o}): chmod 600 {file}");
+        reader.error(field, why);
+    }
+}
+
+fn fields(table: &str) -> Vec<&'static str> {
+    layered::fields::keys(TABLES, table)
 }
 
 impl Config {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        for table in ["", "domain", "listen", "addresses", "limits", "operator"] {
-            reader.known(table, fields(table));
+        reader.known("", &layered::top_level());
+        for table in ["domain", "listen", "addresses", "limits", "operator", "log"] {
+            reader.known(table, &fields(table));
         }
-        match reader.integer("version") {
-            Some(VERSION) => {}
-            Some(other) => reader.error(
-                "version",
-                format!("is {other}, this build reads {VERSION} only"),
-            ),
-            None => reader.missing("version", "write version = 1 first"),
+        reader.version(VERSION);
+        if !reader.has_any(DOMAIN_TABLES) && reader.has_any(HOST_TABLES) {
+            let why = "is missing: it is [domain] with a name that makes a host the controller of \
+                       one; write it, or do not start vdnd here";
+            reader.error("domain", why.into());
+            return None;
         }
         let domain = reader.parse::<Name>("domain.name");
         reader.missing("domain.name", "name this domain, as \"daejeon\"");
@@ -185,6 +176,18 @@ impl Config {
             reader.error("limits.window", "must be above 0s".into());
         }
         let token_file = reader.text("operator.token-file").map(PathBuf::from);
+        if token_file
+            .as_deref()
+            .is_some_and(|file| !names_a_secret(file))
+        {
+            let why = "must be an absolute path, or credential:NAME";
+            reader.error("operator.token-file", why.into());
+        }
+        let log = reader.text("log.level").unwrap_or_else(|| "info".into());
+        if let Err(e) = log.parse::<tracing_subscriber::filter::Targets>() {
+            let why = format!("{log:?} is not a level or filter: {e}");
+            reader.error("log.level", why);
+        }
         (reader.errors() == 0).then_some(())?;
         Some(Self {
             domain: domain?,
@@ -196,6 +199,7 @@ impl Config {
             addresses,
             longest_window: window.seconds(),
             token_file,
+            log,
         })
     }
 
@@ -241,7 +245,7 @@ impl Config {
 
     fn border(reader: &mut Reader<'_>, n: usize) -> Option<Border> {
         let at = |field: &str| format!("border[{n}].{field}");
-        reader.known(&format!("border[{n}]"), fields("border"));
+        reader.known(&format!("border[{n}]"), &fields("border"));
         let name = reader.parse::<Name>(&at("name"));
         reader.missing(&at("name"), "name the link, as \"wan\"");
         if name.as_ref().is_some_and(auth::reserved_name) {
@@ -340,20 +344,19 @@ pub(crate) mod tests {
 
     #[test]
     fn the_reference_is_taken_and_has_every_field() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/vdnd.toml");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/appliance.toml");
         let text = std::fs::read_to_string(&file).unwrap();
         load(&file).unwrap();
-        for (table, keys) in FIELDS {
-            for key in *keys {
-                let is_table = FIELDS.iter().any(|(name, _)| name == key);
-                let field = if is_table {
-                    format!("[{key}]")
-                } else {
-                    format!("{key} =")
-                };
+        for table in TABLES {
+            let head = format!("[{}]", table.name);
+            let there = table.name.is_empty() || text.contains(&head);
+            assert!(there, "{head} is not in the reference");
+            for key in table.keys() {
+                let field = format!("{key} =");
+                let name = table.name;
                 assert!(
                     text.contains(&field),
-                    "{table}.{key} is not in the reference"
+                    "{name}.{key} is not in the reference"
                 );
             }
         }
@@ -381,6 +384,24 @@ pub(crate) mod tests {
                 told.iter().any(|line| line.starts_with(&prefix)),
                 "{field} is not in {told:#?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_none() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let token = folder.path().join("operator.token");
+        std::fs::write(&token, "correct-horse-battery").unwrap();
+        let text = format!(
+            "version = 1\n[operator]\ntoken-file = {:?}\n",
+            token.display().to_string()
+        );
+        for (mode, refused) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true)] {
+            std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).unwrap();
+            let told = problems(&text);
+            let told = told.iter().any(|one| one.contains("can be read by others"));
+            assert_eq!(told, refused, "{mode:o}");
         }
     }
 

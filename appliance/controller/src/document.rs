@@ -41,14 +41,37 @@ pub fn skew(theirs: Timestamp, ours: Timestamp) -> Skew {
     }
 }
 
+/// Refuses a host's clock that is too far from ours, in words for who reads them there.
+pub fn check_host_clock(theirs: Timestamp, ours: Timestamp) -> Result<(), Problem> {
+    match skew(theirs, ours) {
+        Skew::Refuse(seconds) => Err(Problem::new(
+            Kind::StateConflict,
+            format!(
+                "this host's clock is {} s {} the controller's: at most {SKEW_REFUSED} s is taken, \
+                 since certificates and windows of slices rest on it; synchronize both clocks (NTP \
+                 or PTP) and try again",
+                seconds.abs(),
+                side(seconds),
+            ),
+        )),
+        Skew::Fine | Skew::Warn(_) => Ok(()),
+    }
+}
+
+fn side(seconds: i64) -> &'static str {
+    if seconds < 0 { "behind" } else { "ahead of" }
+}
+
 /// Refuses a clock that is too far from ours.
 pub fn check_clock(who: &Name, theirs: Timestamp, ours: Timestamp) -> Result<Skew, Problem> {
     match skew(theirs, ours) {
         Skew::Refuse(seconds) => Err(Problem::new(
             Kind::StateConflict,
             format!(
-                "the clock of {who} is {seconds} s from ours and schedules would not meet: at most \
-                 {SKEW_REFUSED} s is taken; synchronize both clocks (NTP or PTP)"
+                "the clock of {who} is {} s {} ours and schedules would not meet: at most \
+                 {SKEW_REFUSED} s is taken; synchronize both clocks (NTP or PTP)",
+                seconds.abs(),
+                side(seconds),
             ),
         )),
         near => Ok(near),
@@ -194,6 +217,19 @@ mod tests {
         assert_eq!(skew(at(31), now), Skew::Warn(31));
         assert_eq!(skew(now, at(60)), Skew::Warn(-60));
         assert_eq!(skew(now, at(61)), Skew::Refuse(-61));
+        let refused = check_host_clock(now, at(412)).unwrap_err().detail;
+        assert!(
+            refused.starts_with("this host's clock is 412 s behind the controller's: "),
+            "{refused}"
+        );
+        assert!(check_host_clock(at(60), now).is_ok());
+        let refused = check_clock(&"busan".parse().unwrap(), at(90), now)
+            .unwrap_err()
+            .detail;
+        assert!(
+            refused.starts_with("the clock of busan is 90 s ahead of ours"),
+            "{refused}"
+        );
     }
 
     proptest::proptest! {

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex as StdMutex},
+    sync::{Arc, Mutex as StdMutex, RwLock},
 };
 use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
@@ -33,8 +33,12 @@ mod gateways;
 mod hosts;
 mod intents;
 mod leasing;
+mod nodes;
+mod reload;
+mod revoking;
 mod stitching;
 mod switches;
+mod turning;
 
 pub use access::Only;
 pub use clock::run as run_clock;
@@ -47,7 +51,11 @@ const SILENCE_SECONDS: i64 = 60;
 
 /// The controller.
 pub struct Engine {
-    config: Config,
+    /// It changes when it is read again.
+    config: RwLock<Arc<Config>>,
+    reading: StdMutex<reload::State>,
+    /// One reading at a time.
+    reading_turn: Mutex<()>,
     authority: Authority,
     fabric: Arc<dyn Fabric>,
     /// What the fabric was told last.
@@ -198,7 +206,9 @@ impl Engine {
             fabric,
             told: StdMutex::new(None),
             unwritten: StdMutex::new(Vec::new()),
-            config,
+            config: RwLock::new(Arc::new(config)),
+            reading: StdMutex::default(),
+            reading_turn: Mutex::new(()),
             authority,
             store,
             state: Mutex::new(state),
@@ -210,9 +220,10 @@ impl Engine {
             changed: Notify::new(),
         })
     }
-    /// The configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// The configuration, as it is now.
+    pub fn config(&self) -> Arc<Config> {
+        let config = self.config.read().unwrap_or_else(|e| e.into_inner());
+        config.clone()
     }
     /// The domain's keys.
     pub fn authority(&self) -> &Authority {

@@ -159,6 +159,11 @@ pub trait Fabric: Send + Sync {
     ) -> Verdict;
     /// What the fabric needs and does not have; empty when it is well.
     fn trouble(&self) -> Option<String>;
+    /// Takes what may change of the border links while slices are on them (capacity, latency,
+    /// labels); whether it could.
+    fn reborder(&self, _borders: &[Border]) -> bool {
+        false
+    }
     /// The switches and their wiring, where slices are programmed into them.
     fn network(&self) -> Option<&network::Network> {
         None

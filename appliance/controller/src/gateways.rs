@@ -143,7 +143,7 @@ fn outside_fault(net: &IpNet, plan: &Plan) -> Option<String> {
         .find(|pool| pool.contains(&net.trunc()) || net.contains(pool));
     overlapped.map(|pool| {
         format!(
-            "{} overlaps the domain's own addresses {pool} ([addresses] of vdnd.toml): the \
+            "{} overlaps the domain's own addresses {pool} ([addresses] of appliance.toml): the \
              external network must be another one",
             net.trunc()
         )

@@ -19,6 +19,7 @@ pub mod config;
 pub mod dhcp;
 pub mod document;
 pub mod engine;
+pub mod enrolled;
 pub mod fabric;
 mod failpoint;
 pub mod gateways;
@@ -34,4 +35,4 @@ pub mod store;
 pub mod topology;
 
 pub use config::Config;
-pub use serve::run;
+pub use serve::{reload_file, run, run_and_reload};

@@ -2,14 +2,9 @@
 
 use clap::Parser;
 use dtn_api::layered::Loaded;
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
-use vdnd::config::{self, ConfigError};
-
-/// The configuration is not valid (sysexits.h EX_CONFIG); the unit does not restart on it.
-const INVALID_CONFIG: u8 = 78;
+use dtn_service::{INVALID_CONFIG, reload::Reading};
+use std::{path::PathBuf, process::ExitCode};
+use vdnd::config::{self, ConfigError, Setting, Sources};
 
 /// Controller of one VDN domain: slices, leases, other domains.
 ///
@@ -21,17 +16,33 @@ struct Arguments {
     /// Where state and sockets are: ROOT/var/lib/dtn/vdn and ROOT/run/dtn
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
-    /// The configuration; drop-ins are read from FILE.d/*.toml
+    /// The configuration. Drop-ins are read from FILE.d/*.toml, of appliance.toml from
+    /// appliance.d/*.toml
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
     config: PathBuf,
+    /// Set a field over all files, as log.level=debug; may be repeated
+    #[arg(long, value_name = "PATH=VALUE")]
+    set: Vec<Setting>,
     /// Only check the configuration
     #[arg(long)]
     check_config: bool,
+    /// Only ask the vdnd of this process to read its configuration anew, and wait for the outcome
+    #[arg(long, value_name = "PID")]
+    reload: Option<i32>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let loaded = match config::load(&arguments.config) {
+    if let Some(pid) = arguments.reload {
+        return dtn_service::reload::command("vdnd", pid, &vdnd::reload_file(&arguments.root));
+    }
+    // before there is another thread
+    if let Err(e) = dtn_service::sockets::inherit() {
+        eprintln!("vdnd: taking the sockets of the service manager: {e}");
+        return ExitCode::FAILURE;
+    }
+    let sources = Sources::new(&arguments.config).with(&arguments.set);
+    let loaded = match config::load_from(&sources) {
         Ok(loaded) => loaded,
         Err(e) => {
             eprintln!("vdnd: {e}");
@@ -58,15 +69,13 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, loaded: Loaded<vdnd::Config>) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_env("DTN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        // what cannot be logged is lost; told on standard error it would end the process, when that
-        // is a file on a full disk
-        .log_internal_errors(false)
-        .init();
+    let log = dtn_service::log::begin("vdnd", &loaded.config.log).map_err(anyhow::Error::msg)?;
+    let reading = Reading {
+        file: Some(arguments.config.clone()),
+        settings: arguments.set.clone(),
+        values: loaded.values,
+        log,
+    };
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -81,19 +90,7 @@ fn run(arguments: &Arguments, loaded: Loaded<vdnd::Config>) -> anyhow::Result<()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let stop = CancellationToken::new();
-        let ask_to_stop = stop.clone();
-        let (mut term, mut int) = (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-        );
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-            ask_to_stop.cancel();
-        });
-        vdnd::run(loaded.config, &arguments.root, stop).await
+        let stop = dtn_service::stop::asked()?;
+        vdnd::run_and_reload(loaded.config, &arguments.root, reading, stop).await
     })
 }

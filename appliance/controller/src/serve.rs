@@ -1,8 +1,8 @@
-//! Sockets: TLS for hosts and other domains, a unix socket for root on this machine. Who calls is
-//! known before a request is read.
+//! Sockets: TLS for hosts and other domains, a unix socket for root and the operators on this machine.
+//! Who calls is known before a request is read.
 
 use crate::{
-    auth::{Principal, principal_of},
+    auth::{Principal, Shown, principal_of},
     authority::Authority,
     config::{Config, FabricConfig},
     engine::{self, Engine},
@@ -17,6 +17,12 @@ use crate::{
 };
 use axum::{Extension, Router};
 use dtn_api::Name;
+use dtn_service::{
+    notify,
+    reload::{Reading, Reloads},
+    sockets,
+};
+use futures_util::future::BoxFuture;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -25,8 +31,13 @@ use hyper_util::{
 };
 use jiff::Timestamp;
 use std::{
-    collections::BTreeMap, io, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path,
-    sync::Arc, time::Duration,
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -38,8 +49,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 mod domain_verifier;
-mod notify;
 mod switch_tls;
+mod watchdog;
 
 /// Connections at once, on either socket.
 const CONNECTIONS: usize = 512;
@@ -67,7 +78,17 @@ impl Running {
 }
 
 /// Starts a controller with its state below `root`; it serves when this returns.
-pub async fn start(
+///
+/// Boxed: its code is made in this crate, once, and not again in each program and test that awaits it.
+pub fn start(
+    config: Config,
+    root: &Path,
+    stop: CancellationToken,
+) -> BoxFuture<'_, anyhow::Result<Running>> {
+    Box::pin(begin(config, root, stop))
+}
+
+async fn begin(
     mut config: Config,
     root: &Path,
     stop: CancellationToken,
@@ -83,6 +104,7 @@ pub async fn start(
     {
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
+    notify::starting("opening the store");
     let tcp = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("listening on {} (listen.address)", config.listen))?;
@@ -98,13 +120,15 @@ pub async fn start(
         Timestamp::now(),
     )?;
     let store = Arc::new(Embedded::open(&state.join("store.redb"))?);
+    notify::starting("reaching the fabric");
     let fabric = fabric(&config, &authority, &state, stop.clone()).await?;
     let engine = Arc::new(Engine::start(config, authority, store, fabric).await?);
-    let unix =
-        listen_unix(&socket).with_context(|| format!("listening on {}", socket.display()))?;
+    let unix = LocalSocket::listen(&socket)
+        .with_context(|| format!("listening on {}", socket.display()))?;
     let verifier = Arc::new(domain_verifier::DomainVerifier::new(engine.authority())?);
-    believe(&engine, &verifier).await;
-    let tls = domain_verifier::server_config(engine.authority(), verifier.clone())?;
+    let shown = Arc::new(domain_verifier::ShownCertificate::new(engine.authority())?);
+    believe(&engine, &verifier, &shown).await;
+    let tls = domain_verifier::server_config(shown.clone(), verifier.clone())?;
 
     let router = routes::router(engine.clone());
     let served = tokio::spawn({
@@ -116,7 +140,7 @@ pub async fn start(
                 loop {
                     // the notice can come before we listen for it; the period covers that
                     let _ = timeout(Duration::from_secs(1), engine.peers_changed()).await;
-                    believe(&engine, &verifier).await;
+                    believe(&engine, &verifier, &shown).await;
                 }
             };
             tokio::select! {
@@ -124,7 +148,7 @@ pub async fn start(
                 () = accept_unix(unix, router, &open) => {}
                 () = engine::run_clock(engine.clone(), stop.clone()) => {}
                 () = engine::run_dhcp(engine.clone()) => {}
-                () = notify::watchdog(&engine) => {}
+                () = watchdog::feed(&engine) => {}
                 () = peers => {}
                 () = stop.cancelled() => {}
             }
@@ -137,10 +161,9 @@ pub async fn start(
             }
         }
     });
-    notify::ready(&format!(
-        "serving domain {} on {address}",
-        engine.config().domain
-    ));
+    let domain = engine.config().domain.clone();
+    notify::ready(&format!("serving domain {domain} on {address}"));
+    tracing::info!(%domain, %address, socket = %socket.display(), "vdnd serves");
     Ok(Running {
         address,
         engine,
@@ -195,6 +218,8 @@ async fn fabric(
                 owner: onos::instance(state, &config.domain)?,
                 plain: *plain,
                 ca_file: ca_file.clone(),
+                meters_file: state.join("onos-meters.json"),
+                settling: OnosConfig::SETTLING,
             };
             let fabric = Onos::start(network.clone(), onos, stop).await?;
             Ok(fabric)
@@ -202,17 +227,90 @@ async fn fabric(
     }
 }
 
-/// Runs a controller until it is stopped.
+/// Where the outcome of the last reload is: in the folder that the controller's own user may write.
+pub fn reload_file(root: &Path) -> PathBuf {
+    root.join(dtn_api::RUN_DIR.trim_start_matches('/'))
+        .join("vdn/vdnd.reload")
+}
+
+/// Runs a controller until it is stopped, with a configuration that is not read again.
 pub async fn run(config: Config, root: &Path, stop: CancellationToken) -> anyhow::Result<()> {
     start(config, root, stop).await?.ended().await
 }
 
-async fn believe(engine: &Engine, verifier: &domain_verifier::DomainVerifier) {
+/// The same; on SIGHUP the configuration is read again.
+pub async fn run_and_reload(
+    config: Config,
+    root: &Path,
+    reading: Reading,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    use anyhow::Context;
+    let file = reload_file(root);
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    // before the rest is put together: the signal would end the process until then
+    let mut reloads = Reloads::listen(file).context("listening for SIGHUP")?;
+    let running = start(config, root, stop).await?;
+    running.engine.read_from(reading);
+    let engine = running.engine.clone();
+    let reload = async {
+        loop {
+            reloads.asked().await;
+            let again = async {
+                let changed = engine.reload().await;
+                changed.map_or_else(|no| Err(no.to_string()), |yes| Ok(yes.to_string()))
+            };
+            reloads.carry(again).await;
+        }
+    };
+    tokio::select! {
+        ended = running.ended() => ended,
+        () = reload => Ok(()),
+    }
+}
+
+/// Whose certificates are believed now, and which one is shown: federations come and go, and keys are
+/// changed, while connections are open.
+async fn believe(
+    engine: &Engine,
+    verifier: &domain_verifier::DomainVerifier,
+    shown: &domain_verifier::ShownCertificate,
+) {
+    if let Err(e) = verifier
+        .believe_own(engine.authority())
+        .and_then(|()| shown.show(engine.authority()))
+    {
+        tracing::error!("the domain's own keys are not taken up: {e}");
+    }
     let mut all = BTreeMap::new();
     for (name, pem) in engine.believed().await {
         all.insert(name, pem);
     }
     verifier.believe(&all);
+}
+
+/// The unix socket.
+struct LocalSocket {
+    listener: UnixListener,
+    /// Whoever is not root and connects is an operator: the unit's mode and group let them in.
+    others: Principal,
+}
+impl LocalSocket {
+    /// The service manager's, if it has opened one there; else one for root alone.
+    fn listen(socket: &Path) -> io::Result<Self> {
+        Ok(match sockets::at(socket)? {
+            Some(opened) => Self {
+                listener: UnixListener::from_std(opened)?,
+                others: Principal::Operator,
+            },
+            None => Self {
+                listener: listen_unix(socket)?,
+                others: Principal::Anonymous,
+            },
+        })
+    }
 }
 
 /// For root alone; bound under another name first, so that nobody connects before the mode is set.
@@ -259,32 +357,32 @@ async fn accept_tls(
                 Err(_) => return tracing::debug!("a handshake took too long"),
             };
             let chain = stream.get_ref().1.peer_certificates();
-            let who = chain
-                .and_then(|chain| chain.first())
-                .map_or(Principal::Anonymous, |own| principal_of(own, &domain));
-            serve(stream, router, who, watcher).await;
+            let own = chain.and_then(|chain| chain.first());
+            let who = own.map_or(Principal::Anonymous, |own| principal_of(own, &domain));
+            let shown = Shown(own.map(|own| dtn_api::client::fingerprint(own)));
+            serve(stream, router.layer(Extension(shown)), who, watcher).await;
             drop(slot);
         });
     }
 }
 
-async fn accept_unix(listener: UnixListener, router: Router, open: &GracefulShutdown) {
+async fn accept_unix(local: LocalSocket, router: Router, open: &GracefulShutdown) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else {
             return;
         };
-        let stream = match listener.accept().await {
+        let stream = match local.listener.accept().await {
             Ok((stream, _)) => stream,
             Err(e) => {
                 pause(&e).await;
                 continue;
             }
         };
-        // the socket's mode keeps others out; who is not root has been let in by root
         let who = match stream.peer_cred() {
             Ok(peer) if peer.uid() == 0 => Principal::Admin,
-            _ => Principal::Anonymous,
+            Ok(_) => local.others.clone(),
+            Err(_) => Principal::Anonymous,
         };
         let (router, watcher) = (router.clone(), open.watcher());
         tokio::spawn(async move {

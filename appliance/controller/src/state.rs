@@ -4,13 +4,14 @@
 //! start: what is in memory is always what a restart would find.
 
 use crate::{
-    access::AccessRow, gateways::GatewayRow, invitations::InvitationRow, leases::LeaseRow,
-    slices::Booking, stitches::StitchRow, store::Op, store::Rows,
+    access::AccessRow, enrolled::EnrolledRow, gateways::GatewayRow, invitations::InvitationRow,
+    leases::LeaseRow, slices::Booking, stitches::StitchRow, store::Op, store::Rows,
 };
 use dtn_api::{
     HostId, Name,
     domain::{DomainDocument, Event},
     host::Host,
+    node::Revocation,
 };
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -34,6 +35,15 @@ pub struct PeerRow {
     pub ca_pin: String,
     /// Key of its documents, base64url.
     pub document_key: String,
+    /// All keys that its documents may be signed with, while it changes them.
+    #[serde(default)]
+    pub document_keys: Vec<String>,
+    /// Which of our own keys it was told last, as a digest; none when it has to be told.
+    #[serde(default)]
+    pub told: Option<String>,
+    /// The federation was ended.
+    #[serde(default)]
+    pub revoked: Option<Revocation>,
     /// Its last document.
     pub document: Option<DomainDocument>,
     /// When it was last heard, as far as that was written down.
@@ -89,8 +99,12 @@ pub enum Change {
     Invitation(InvitationRow),
     /// An invitation that ran out.
     NoInvitation(Uuid),
+    /// Somebody who has a certificate of the domain.
+    Enrolled(Box<EnrolledRow>),
     /// Another domain.
     Peer(PeerRow),
+    /// A domain whose federation was ended and that nobody needs to know any more.
+    NoPeer(Name),
     /// A stitch.
     Stitch(StitchRow),
     /// Nobody needs to know this stitch any more.
@@ -126,7 +140,9 @@ impl Change {
             Self::NoAccess(name) => Op::Delete(format!("access/{name}")),
             Self::Invitation(row) => put(format!("invitation/{}", row.id), row),
             Self::NoInvitation(id) => Op::Delete(format!("invitation/{id}")),
+            Self::Enrolled(row) => put(format!("enrolled/{}/{}", row.role, row.name), row),
             Self::Peer(row) => put(format!("peer/{}", row.name), row),
+            Self::NoPeer(name) => Op::Delete(format!("peer/{name}")),
             Self::Stitch(row) => put(format!("stitch/{}", row.stitch.id), row),
             Self::NoStitch(id) => Op::Delete(format!("stitch/{id}")),
             Self::Reply(key, row) => put(format!("reply/{key}"), row),
@@ -166,6 +182,8 @@ pub struct State {
     pub access: BTreeMap<Name, AccessRow>,
     /// Invitations.
     pub invitations: BTreeMap<Uuid, InvitationRow>,
+    /// Who has a certificate of the domain, by role and name.
+    pub enrolled: BTreeMap<crate::enrolled::Who, EnrolledRow>,
     /// Other domains.
     pub peers: BTreeMap<Name, PeerRow>,
     /// Stitches.
@@ -199,6 +217,7 @@ impl State {
                 "gateway" => Change::Gateway(Box::new(read(&key, &value)?)),
                 "access" => Change::Access(read(&key, &value)?),
                 "invitation" => Change::Invitation(read(&key, &value)?),
+                "enrolled" => Change::Enrolled(Box::new(read(&key, &value)?)),
                 "peer" => Change::Peer(read(&key, &value)?),
                 "stitch" => Change::Stitch(read(&key, &value)?),
                 "reply" => Change::Reply(name.to_owned(), read(&key, &value)?),
@@ -254,8 +273,14 @@ impl State {
             Change::NoInvitation(id) => {
                 self.invitations.remove(&id);
             }
+            Change::Enrolled(row) => {
+                self.enrolled.insert(row.who(), *row);
+            }
             Change::Peer(row) => {
                 self.peers.insert(row.name.clone(), row);
+            }
+            Change::NoPeer(name) => {
+                self.peers.remove(&name);
             }
             Change::Stitch(row) => {
                 self.stitches.insert(row.stitch.id, row);

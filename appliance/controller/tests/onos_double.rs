@@ -67,7 +67,7 @@ async fn who_is_let_in_comes_last_and_meters_go_last() {
         let at = |text: &str| posts.iter().position(|p| p == text).unwrap();
         let swapped = posts.iter().rposition(|p| p.contains("METER")).unwrap();
         assert!(
-            at("meter 4") < swapped && swapped < at("meter 1 gone"),
+            at("meter 12") < swapped && swapped < at("meter 9 gone"),
             "{posts:#?}"
         );
     });
@@ -123,6 +123,51 @@ async fn an_onos_that_fails_is_trouble_and_is_made_good_after() {
             .is_err_and(|why| why.contains("not connected"))
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_meter_that_was_made_before_an_end_is_found_and_given_back() {
+    // the end comes before ONOS says the number of the meter, or before a rule names it
+    for (mute, made) in [("/meters", 1), ("/flows", 2)] {
+        let rig = Rig::start().await;
+        rig.set(|d| d.meter_like_ours(100, MUCH, 0));
+        let first = tokio_util::sync::CancellationToken::new();
+        let fabric = rig.fabric("here/1", network(&TWO), &first).await;
+        fabric.intend(Vec::new());
+        until("all is well", || fabric.trouble().is_none()).await;
+        rig.set(|d| d.mute = Some(mute));
+        fabric.intend(vec![wanted()]);
+        let numbers = || {
+            let double = rig.double.lock().unwrap();
+            double.meters.keys().copied().collect::<Vec<u32>>()
+        };
+        until("they are made", || numbers().len() == 1 + made).await;
+        if mute == "/flows" {
+            // the call that is not answered is the one of the rules
+            until("their numbers are known", || {
+                let file = std::fs::read(rig.dir.path().join("meters.json")).unwrap();
+                serde_json::from_slice::<serde_json::Value>(&file).unwrap()["meters"]
+                    .as_array()
+                    .is_some_and(|meters| meters.len() == made)
+            })
+            .await;
+        }
+        first.cancel();
+        drop(fabric);
+        // somebody else's, of the same kind, that rules use
+        rig.set(|d| {
+            d.mute = None;
+            d.meter_like_ours(101, MUCH, 1);
+        });
+        let fabric = started(&rig, "here/1").await;
+        until("they are given back, and nobody else's", || {
+            fabric.intend(Vec::new());
+            numbers() == [100, 101]
+        })
+        .await;
+        until("all is well", || fabric.trouble().is_none()).await;
+        assert_eq!(fabric.check().await, []);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -318,7 +318,7 @@ ipv4 = "10.0.0.0/16"
         let own = |rig: &Rig, role: &str| {
             let name = "edge1".parse().unwrap();
             let pem = authority.certify(role, &name, &csr, now).unwrap();
-            std::fs::write(rig.path("switch.pem"), pem).unwrap();
+            std::fs::write(rig.path("switch.pem"), pem.pem).unwrap();
             let [key, own, ca] = ["key.pem", "switch.pem", "ca.pem"].map(|n| rig.path(n));
             let files = [key, own, ca].map(|path| path.display().to_string());
             rig.vsctl(&format!("--no-wait set-ssl {}", files.join(" ")));

@@ -121,7 +121,7 @@ fn what_is_changed_by_hand_is_made_good_and_told() {
 }
 
 #[test]
-fn what_is_deleted_by_hand_is_back_before_the_next_look() {
+fn what_is_deleted_by_hand_is_put_back() {
     with_switches("deleted", async |rig| {
         let stop = CancellationToken::new();
         let fabric = fabric(&rig, &TWO, &stop).await;
@@ -129,17 +129,14 @@ fn what_is_deleted_by_hand_is_back_before_the_next_look() {
         fabric.intend(vec![wanted.clone()]);
         programmed(&fabric, &[&wanted]).await;
         let before = rig.dump("edge1").len();
-        // a look that nobody asks for comes every ten seconds: of four waits at least two are without it
+        // how soon it is noticed is counted in `openflow_peer`
         for what in ["del-flows", "del-groups", "del-meters", "del-flows"] {
             until("it is settled", || rig.dump("edge1").len() == before).await;
             tokio::time::sleep(Duration::from_millis(2500)).await;
             rig.ofctl(what, "edge1");
             let began = Instant::now();
             until("it is made good", || rig.dump("edge1").len() == before).await;
-            let took = began.elapsed();
-            println!("{what}: made good after {took:?}");
-            // the next look would come some seven seconds after what was deleted
-            assert!(took < Duration::from_secs(6), "{what}: {took:?}");
+            println!("{what}: made good after {:?}", began.elapsed());
             programmed(&fabric, &[&wanted]).await;
         }
         assert!(talk(&a, &b));
@@ -376,13 +373,18 @@ fn without_room_for_a_guard_nobody_is_let_in_unguarded_and_it_is_said_why() {
         assert!(told.contains(&said), "{told:?}");
         programmed(&fabric, &[&other]).await;
         assert!(talk(&c, &d), "the other slice has its guards");
-        let rules = rig.ofctl("dump-flows", "edge1");
-        let lets_in = |line: &&str| line.contains("table=0,") && line.contains("metadata:0x7");
-        let lets_in: Vec<&str> = rules.lines().filter(lets_in).collect();
-        assert!(
-            !lets_in.is_empty() && lets_in.iter().all(|line| line.contains("meter:")),
-            "{lets_in:#?}"
-        );
+        // what is refused is told at once; whose guard had room is let in by a later step
+        until("one is let in, with a guard", || {
+            let rules = rig.ofctl("dump-flows", "edge1");
+            let lets_in = |line: &&str| line.contains("table=0,") && line.contains("metadata:0x7");
+            let lets_in: Vec<&str> = rules.lines().filter(lets_in).collect();
+            assert!(
+                lets_in.iter().all(|line| line.contains("meter:")),
+                "{lets_in:#?}"
+            );
+            !lets_in.is_empty()
+        })
+        .await;
         a.knows(&b);
         b.knows(&a);
         let (from, at) = (a.socket(a.v4), b.socket(b.v4));

@@ -311,17 +311,111 @@ async fn a_hundred_switches_are_programmed_together() {
     assert_eq!(fabric.check().await, []);
     fabric.intend(Vec::new());
     until("all are empty", || models.iter().all(|m| holds(m) == 0)).await;
-    let left: usize = models
-        .iter()
-        .map(|m| {
-            m.manner
-                .held
-                .lock()
-                .unwrap()
-                .meters
-                .range(..=METER_MAX)
-                .count()
+    // meters go last, when no rule uses them
+    let metered = |model: &Model| {
+        let held = model.manner.held.lock().unwrap();
+        held.meters.range(..=METER_MAX).count()
+    };
+    until("no meter is left", || {
+        models.iter().all(|m| metered(m) == 0)
+    })
+    .await;
+}
+
+/// Two slices with nothing in common, and one through both switches: who does not answer holds up
+/// those that go through it, until it is let go and beyond.
+#[tokio::test]
+async fn a_switch_that_does_not_answer_holds_up_its_own_slices_alone() {
+    let (fabric, _stop) = fabric(network(&TWO)).await;
+    let make = |id, cable| Make::new(id, &["h1", "h2", cable]);
+    let first = make(1, "edge1-edge2").connect(fabric.address()).await;
+    let second = make(2, "edge2-edge1").connect(fabric.address()).await;
+    connected(&fabric, 2).await;
+    let at = |tag: u16, names: [&str; 2]| {
+        let port = |n: u16| {
+            member(
+                &format!("{}/h{}", names[usize::from(n)], n + 1),
+                tag * 10 + n,
+            )
+        };
+        let switches: &[&str] = if names == TWO { &TWO } else { &names[..1] };
+        slice(tag, MUCH, vec![port(0), port(1)], switches)
+    };
+    let near = at(7, ["edge1", "edge1"]);
+    let far = at(8, ["edge2", "edge2"]);
+    let both = at(9, TWO);
+    second.manner.mute.store(true, Ordering::Relaxed);
+    fabric.intend(vec![near.clone(), far.clone(), both.clone()]);
+    programmed(&fabric, &[&near]).await;
+    // another rate, and a slice more
+    let mut faster = near.clone();
+    faster.rate_bps /= 2;
+    let more = at(10, ["edge1", "edge1"]);
+    let wish = [&faster, &more, &far, &both].map(Clone::clone);
+    fabric.intend(wish.to_vec());
+    programmed(&fabric, &[&faster, &more]).await;
+    // it ends
+    fabric.intend(vec![faster.clone(), far.clone(), both.clone()]);
+    let none_of = |tag: u64| {
+        let held = first.manner.held.lock().unwrap();
+        !held
+            .flows
+            .iter()
+            .any(|flow| (flow.cookie >> 16) & 0xffff == tag)
+    };
+    until("what has ended is gone", || none_of(10)).await;
+    assert!(!second.ended(), "and it was waited for all this time");
+    for slice in [&far, &both] {
+        assert!(fabric.programmed(slice.slice).is_err());
+    }
+    assert!(none_of(9), "nobody is let in before the others are ready");
+
+    until("it is let go", || second.ended()).await;
+    programmed(&fabric, &[&faster]).await;
+    until("it says why", || {
+        let why = fabric.programmed(both.slice);
+        why.is_err_and(|why| why.contains("edge2"))
+    })
+    .await;
+    let _again = make(2, "edge2-edge1").connect(fabric.address()).await;
+    programmed(&fabric, &[&faster, &far, &both]).await;
+    assert_eq!(fabric.check().await, []);
+}
+
+/// Somebody takes away so many rules that forward.
+fn take_away(model: &Model, mut count: usize) {
+    let mut held = model.manner.held.lock().unwrap();
+    held.flows.retain(|flow| {
+        let goes = count > 0 && flow.table_id == 20;
+        count -= usize::from(goes);
+        !goes
+    });
+}
+
+/// Between two looks, of which one comes every ten seconds, a switch is asked five times how many rules
+/// it has: so what is taken away is back after one or two of these questions.
+#[tokio::test]
+async fn what_is_taken_away_is_noticed_between_looks() {
+    let (fabric, _stop) = fabric(network(&ONE)).await;
+    let model = Make::new(1, &["h1", "h2"]).connect(fabric.address()).await;
+    let wanted = two(7);
+    fabric.intend(vec![wanted.clone()]);
+    programmed(&fabric, &[&wanted]).await;
+    let whole = holds(&model);
+    let before = model.manner.counted.load(Ordering::Relaxed);
+    const TIMES: usize = 4;
+    for _ in 0..TIMES {
+        take_away(&model, 1);
+        until("it is back, and has been read back", || {
+            let known = fabric.switches()[0].rules as usize;
+            holds(&model) == whole && known == whole
         })
-        .sum();
-    assert_eq!(left, 0);
+        .await;
+    }
+    let asked = model.manner.counted.load(Ordering::Relaxed) - before;
+    // by looks alone it would be five for each time, but for the first
+    assert!(asked < 3 * TIMES, "{asked} questions");
+    let told = fabric.happened();
+    let drift = told.iter().filter(|(what, ..)| *what == "switch.drift");
+    assert!(drift.count() >= TIMES, "{told:?}");
 }

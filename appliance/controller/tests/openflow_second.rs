@@ -23,7 +23,7 @@ use switch::{
 use tokio_util::sync::CancellationToken;
 use vdnd::fabric::{
     Fabric, Intent,
-    difference::{Found, difference},
+    difference::{Found, STEPS, difference},
     program::{Purpose, assign, cookie, programs, resolve},
 };
 use wish::{MUCH, TWO, network, programmed, slice, until};
@@ -114,9 +114,10 @@ fn frames(rig: &Rig, switch: &str, intents: &[Intent]) -> Vec<Vec<u8>> {
     let (wanted, refused) = resolve(program, &ports, &ids);
     assert!(refused.is_empty(), "{refused:?}");
     let changes = difference(switch, &wanted, &Found::default());
-    let frames = changes.steps.into_iter().flatten().map(|message| {
-        let frame = dtn_openflow::Frame { xid: 1, message };
-        frame.encode()
+    let messages = STEPS.into_iter().flat_map(|step| changes.at(step));
+    let frames = messages.map(|message| {
+        let message = message.clone();
+        dtn_openflow::Frame { xid: 1, message }.encode()
     });
     frames.collect()
 }

@@ -30,6 +30,7 @@ async fn enrolled(site: &Site, kind: InviteKind, name: &str) -> Client {
     let body = Enrolment {
         secret: invitation.secret,
         csr_pem: params.serialize_request(&key).unwrap().pem().unwrap(),
+        now: None,
     };
     let first = Client::pinned(&site.url, &invitation.ca_pin, CALL).unwrap();
     let enrolled: Enrolled = first.post(&path("/enrolments"), &body).await.unwrap();
@@ -331,6 +332,8 @@ async fn the_operator_comes_with_a_token() {
     let mut site = Site::new("rights-token", "daejeon", "busan", None).await;
     let token = site.root().join("operator.token");
     std::fs::write(&token, "correct-horse-battery\n").unwrap();
+    let own = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&token, own).unwrap();
     site.kill();
     site.configure(&format!(
         "[operator]\ntoken-file = {:?}",

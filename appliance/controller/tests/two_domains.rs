@@ -153,6 +153,7 @@ async fn enrol(invitation: &Invitation, csr: &str) -> Result<Enrolled, ClientErr
     let body = Enrolment {
         secret: invitation.secret.clone(),
         csr_pem: csr.to_owned(),
+        now: None,
     };
     client.post(&path("/enrolments"), &body).await
 }

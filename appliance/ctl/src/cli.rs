@@ -1,9 +1,9 @@
 //! The command line: what can be typed, and what it means. Verbs are in a file each.
 
 use crate::{
-    access, cluster, config, deploy, domain, fabric, gateway, host, lab, lease,
+    access, cluster, config, deploy, doctor, domain, fabric, gateway, host, lab, lease,
     place::{LAB_STATE, Place},
-    pods, slice, status,
+    pods, slice, status, support,
 };
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
@@ -63,6 +63,10 @@ impl Cli {
 pub(crate) enum Verb {
     /// How this host stands, check by check, and what to do next
     Status(status::Args),
+    /// Whether host and NICs are what the site paid for, with what would mend it
+    Doctor(doctor::Args),
+    /// Everything that helps to find out what is wrong, in one file without secrets
+    SupportBundle(support::Args),
     /// The NICs of this host, and which of them pods may have
     #[command(visible_alias = "nic")]
     Nics,
@@ -77,12 +81,12 @@ pub(crate) enum Verb {
     Gateway(gateway::Args),
     /// Who may pass a gateway: list, apply, set, remove, explain
     Access(access::Args),
-    /// Other domains: list, show, invite, accept, document
+    /// Other domains: list, show, invite, accept, document, revoke, rotate-key
     #[command(visible_alias = "domains")]
     Domain(domain::Args),
     /// The switches that enforce slices: show, check
     Fabric(fabric::Args),
-    /// Hosts of this domain: list, invite, join
+    /// Hosts of this domain: list, invite, join, renew, revoke
     #[command(visible_alias = "hosts")]
     Host(host::Args),
     /// Kubernetes clusters of this domain: invite
@@ -156,6 +160,7 @@ mod tests {
     fn plurals_are_lists() {
         for words in [
             "status",
+            "doctor",
             "nics",
             "slices",
             "leases",

@@ -174,12 +174,7 @@ fn every_complete_configuration_is_valid() {
             let file = folder.path().join(name);
             fs::write(&file, &block).expect("a file");
             let problems: Vec<String> = match name {
-                "dtnd.toml" => dtnd::config::check_file(&file)
-                    .expect("a file that can be read")
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect(),
-                "vdnd.toml" => vdnd::config::check_file(&file)
+                "appliance.toml" => crate::config::every_problem(&file)
                     .expect("a file that can be read")
                     .iter()
                     .map(ToString::to_string)

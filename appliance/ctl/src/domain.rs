@@ -6,6 +6,7 @@ use crate::{
     failure::{Done, Failure, Outcome, while_doing},
     invitation::{InvitationArg, InviteArgs, given, invite},
     place::{CARRY_OUT, Daemon, LOOK_UP},
+    revocation::{RevokeArgs, revoke},
     table::{Table, pairs},
     wording::{distance, instant, rate},
 };
@@ -13,6 +14,7 @@ use base64::Engine;
 use dtn_api::{
     Name, Rate,
     domain::{Accept, Domain, DomainDocument, InviteKind, PeerState, SignedDocument},
+    node::{Keys, Rotate},
 };
 use jiff::Timestamp;
 
@@ -38,6 +40,23 @@ enum Verb {
     Accept(InvitationArg),
     /// What this domain says of itself to others, signed
     Document,
+    /// End the federation with a domain: nothing of it is believed from then on
+    ///
+    /// The slices that are stitched with it end on both sides: it is told until it has answered. It is
+    /// listed as revoked for a day. The same twice is success. On the other side its admin does the
+    /// same; until then it sees this domain as degraded.
+    Revoke(RevokeArgs),
+    /// Change the keys of this domain without a break: its authority and the key of its documents
+    ///
+    /// New keys are made and told to hosts and federated domains over the ways that they believe
+    /// already. Once all of them know the new keys, the old ones are dropped by themselves. Asked
+    /// again meanwhile it says who is still waited for. Clusters of Kubernetes and switches over TLS
+    /// are given new certificates by hand before that.
+    RotateKey {
+        /// Do not wait any longer: who does not know the new keys has to join anew
+        #[arg(long)]
+        finish: bool,
+    },
 }
 
 /// Asks the controller on this host.
@@ -48,7 +67,64 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
         Verb::Invite(args) => invite(InviteKind::Domain, &args, context).await,
         Verb::Accept(arg) => accept(&arg, context).await,
         Verb::Document => document(context).await,
+        Verb::Revoke(args) => revoked(&args, context).await,
+        Verb::RotateKey { finish } => rotate(finish, context).await,
     }
+}
+
+async fn revoked(args: &RevokeArgs, context: &Context) -> Outcome {
+    let name = &args.name;
+    let doing = format!("ending the federation with {name}");
+    let again = format!(
+        "tell its admin to do the same there; to federate again: {} domain invite {name}",
+        context.place.command()
+    );
+    revoke("domain", "/domains", args, doing, again, context).await
+}
+
+async fn rotate(finish: bool, context: &Context) -> Outcome {
+    let link = context.place.connect(Daemon::Vdnd, CARRY_OUT)?;
+    let answer = link
+        .post("/keys/actions/rotate", &Rotate { finish })
+        .await
+        .map_err(|error| while_doing("changing the keys of the domain", error))?;
+    if context.json {
+        return json(&answer);
+    }
+    let keys: Keys = read(&answer, "the keys")?;
+    let command = context.place.command();
+    let done = Done::text(shown_keys(&keys));
+    Ok(match (keys.is_turning(), keys.is_known()) {
+        (false, _) => done.next(format!("see who is in the domain: {command} host list")),
+        (true, true) => done.next(format!("the old keys go within a moment: {command} domain document")),
+        (true, false) => done.next(format!(
+            "hosts and domains learn the new keys by themselves; see how far it is: {command} domain \
+             rotate-key (--finish waits for nobody)"
+        )),
+    })
+}
+
+fn shown_keys(keys: &Keys) -> String {
+    let list = |names: &[Name]| {
+        let names: Vec<&str> = names.iter().map(Name::as_str).collect();
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(" ")
+        }
+    };
+    let state = match keys.is_turning() {
+        true => format!("generation {} beside {}", keys.signing, keys.shown),
+        false => format!("generation {}", keys.shown),
+    };
+    let mut rows = vec![("keys", state), ("ca pin", keys.ca_pin.clone())];
+    if keys.is_turning() {
+        rows.push(("hosts to come", list(&keys.hosts)));
+        rows.push(("domains to come", list(&keys.domains)));
+        rows.push(("clusters to invite", list(&keys.clusters)));
+        rows.push(("open invitations", keys.invitations.to_string()));
+    }
+    pairs(&rows)
 }
 
 async fn list(context: &Context) -> Outcome {
@@ -131,6 +207,7 @@ fn state(domain: &Domain) -> &'static str {
     match domain.state {
         PeerState::Up => "up",
         PeerState::Degraded => "DEGRADED",
+        PeerState::Revoked => "revoked",
     }
 }
 
@@ -245,5 +322,16 @@ mod tests {
         let now = "2027-01-10T06:00:00Z".parse().unwrap();
         insta::assert_snapshot!("domain_show", shown(&domain, now));
         insta::assert_snapshot!("domain_list", shown_list(&[domain], now));
+    }
+
+    #[test]
+    fn who_is_waited_for_is_named() {
+        let keys: Keys = serde_json::from_value(serde_json::json!({
+            "shown": 1, "signing": 2, "ca_pin": "ab".repeat(32), "hosts": ["dtn1", "dtn2"],
+            "clusters": [], "domains": ["busan"], "invitations": 1,
+        }))
+        .unwrap();
+        assert!(!keys.is_known());
+        insta::assert_snapshot!("domain_keys", shown_keys(&keys));
     }
 }

@@ -32,7 +32,7 @@ enum Verb {
     Certify(CertifyArgs),
     /// How the switches are joined, as they see it
     Links,
-    /// What the switches see and the configuration does not say, as cables for vdnd.toml
+    /// What the switches see and the configuration does not say, as cables for vdnd's configuration
     Discover,
     /// Hold what is wanted against what the switches have, rule by rule; fails on a difference
     Check,
@@ -40,7 +40,7 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct CertifyArgs {
-    /// The switch, by its name in vdnd.toml
+    /// The switch, by its name in the configuration
     name: Name,
     /// Its certificate request (PKCS#10, PEM)
     #[arg(long, value_name = "FILE")]
@@ -140,7 +140,7 @@ fn written(links: &[FabricLink]) -> String {
         return "# every link that the switches see is written as a [[cable]]\n".to_owned();
     }
     let mut text = String::from(
-        "# What the switches see. Look over capacity and mtu, and put it into vdnd.toml.\n",
+        "# What the switches see. Look over capacity and mtu, and put it into appliance.toml.\n",
     );
     for link in new {
         let (capacity, told) = match link.speed_bps {

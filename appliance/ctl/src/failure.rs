@@ -9,12 +9,12 @@ pub(crate) const EXIT_CODES: [(u8, &str); 6] = [
     (0, "done"),
     (
         1,
-        "the operation failed; the message says why and what would help (deploy --diff: something \
-         would change)",
+        "the operation failed; the message says why and what would help (deploy --diff, config \
+         diff: something would change; doctor: there is an alarm)",
     ),
     (
         2,
-        "the command line is wrong (deploy --diff: it could not be compared)",
+        "the command line is wrong (deploy --diff, config diff: it could not be compared)",
     ),
     (
         3,
@@ -252,12 +252,12 @@ mod tests {
     #[test]
     fn a_chain_is_printed_once_and_the_next_step_after_it() {
         let cause = anyhow::anyhow!("permission denied")
-            .context("reading /etc/dtn/dtnd.toml")
+            .context("reading /etc/dtn/appliance.toml")
             .context("checking the configuration");
         let failure = Failure::from(cause).or_next("become root");
         assert_eq!(
             failure.message(),
-            "dtnctl: checking the configuration: reading /etc/dtn/dtnd.toml: permission denied\n\
+            "dtnctl: checking the configuration: reading /etc/dtn/appliance.toml: permission denied\n\
              next: become root\n"
         );
     }

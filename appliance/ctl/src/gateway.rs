@@ -73,7 +73,7 @@ async fn list(context: &Context) -> Outcome {
         .find(|gateway| gateway.report.as_ref().is_none_or(|r| r.trouble.is_some()));
     Ok(match (gateways.first(), unwell) {
         (None, _) => done.next(
-            "make one: a [[gateway]] in /etc/dtn/dtnd.toml of a host with two NICs, then restart \
+            "make one: a [[gateway]] in /etc/dtn/appliance.toml of a host with two NICs, then restart \
              its dtnd",
         ),
         (_, Some(unwell)) => done.next(format!(
@@ -186,7 +186,7 @@ fn comes_back(gateway: &Gateway, now: Timestamp) -> Option<String> {
     (now.duration_since(gateway.seen_at).as_secs() <= DECLARED).then(|| {
         format!(
             "its host declared it {}, and makes it again, without access rules, as long as it has \
-             it: on {}, take the [[gateway]] {name} out of /etc/dtn/dtnd.toml and restart dtnd, \
+             it: on {}, take the [[gateway]] {name} out of /etc/dtn/appliance.toml and reload dtnd, \
              then delete it once more",
             distance(gateway.seen_at, now),
             spec.node

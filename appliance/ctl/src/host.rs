@@ -1,19 +1,22 @@
 //! `dtnctl host`: the hosts of this domain, and how a host joins it.
 
 use crate::{
-    answer::{items, json},
+    answer::{items, json, read},
     cli::Context,
     failure::{Done, Outcome, while_doing},
     invitation::{InvitationArg, InviteArgs, given, invite},
     place::{CARRY_OUT, Daemon, LOOK_UP},
+    revocation::{RevokeArgs, revoke},
     table::Table,
-    wording::{distance, rate},
+    wording::{distance, instant, rate},
 };
 use dtn_api::{
     Rate,
     domain::InviteKind,
     host::{Host, HostKind},
     local::Join,
+    node::Node,
+    problem::Kind,
 };
 use jiff::Timestamp;
 
@@ -32,6 +35,14 @@ enum Verb {
     Invite(InviteArgs),
     /// Join this host to the domain of an invitation
     Join(InvitationArg),
+    /// Renew this host's certificate now; it renews itself long before it ends
+    Renew,
+    /// Take a host out of the domain: its certificate opens nothing from then on
+    ///
+    /// Its slices end (those that have two other ends go on without it), its addresses are taken back,
+    /// its NICs and gateways are forgotten. What its own kernel does with a cable that is still in it
+    /// is out of reach: shut its port. To let it in again, invite it anew. The same twice is success.
+    Revoke(RevokeArgs),
 }
 
 /// Asks the controller on this host; a host joins through its own supervisor.
@@ -40,7 +51,39 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
         Verb::List => list(context).await,
         Verb::Invite(args) => invite(InviteKind::Host, &args, context).await,
         Verb::Join(arg) => join(&arg, context).await,
+        Verb::Renew => renew(context).await,
+        Verb::Revoke(args) => revoked(&args, context).await,
     }
+}
+
+async fn renew(context: &Context) -> Outcome {
+    let link = context.place.connect(Daemon::Dtnd, CARRY_OUT)?;
+    let answer = link
+        .post("/renew", &serde_json::json!({}))
+        .await
+        .map_err(|error| while_doing("renewing this host's certificate", error))?;
+    if context.json {
+        return json(&answer);
+    }
+    let node: Node = read(&answer, "the host")?;
+    let until = node.certificate_until;
+    let until = until.map_or_else(String::new, |at| {
+        format!(", good until {}", instant(at, context.now))
+    });
+    Ok(Done::text(format!(
+        "host {} has a new key and certificate{until}\n",
+        node.name
+    )))
+}
+
+async fn revoked(args: &RevokeArgs, context: &Context) -> Outcome {
+    let doing = format!("revoking host {}", args.name);
+    let again = format!(
+        "shut its port where no switch keeps it out; to let it in again: {} host invite {}",
+        context.place.command(),
+        args.name
+    );
+    revoke("host", "/nodes", args, doing, again, context).await
 }
 
 async fn list(context: &Context) -> Outcome {
@@ -53,7 +96,23 @@ async fn list(context: &Context) -> Outcome {
         return json(&answer);
     }
     let hosts: Vec<Host> = items(&answer, "the hosts")?;
-    let done = Done::text(shown(&hosts, context.now));
+    let nodes: Vec<Node> = match link.list("/nodes").await {
+        Ok(nodes) => items(&nodes, "the certificates of the hosts")?,
+        // a controller of before it knew
+        Err(error) if error.is(Kind::NotFound) => Vec::new(),
+        Err(error) => {
+            return Err(while_doing(
+                "asking for the certificates of the hosts",
+                error,
+            ));
+        }
+    };
+    let mut text = shown(&hosts, context.now);
+    if !nodes.is_empty() {
+        text.push('\n');
+        text.push_str(&shown_nodes(&nodes, context.now));
+    }
+    let done = Done::text(text);
     Ok(if hosts.is_empty() {
         done.next(format!(
             "invite a host: {} host invite NAME",
@@ -115,6 +174,30 @@ fn shown(hosts: &[Host], now: Timestamp) -> String {
     table.print("no hosts have joined")
 }
 
+fn shown_nodes(nodes: &[Node], now: Timestamp) -> String {
+    let mut table = Table::new(&["HOST", "JOINED", "CERTIFICATE", "REVOKED"]);
+    for node in nodes {
+        let certificate = match (node.certificate_until, &node.revoked) {
+            (_, Some(_)) => "opens nothing".into(),
+            (Some(until), None) if until <= now => format!("ENDED {}", distance(until, now)),
+            (Some(until), None) => format!("ends {}", distance(until, now)),
+            (None, None) => "from before it was listed".into(),
+        };
+        let revoked = node.revoked.as_ref().map(|revoked| {
+            let reason = revoked.reason.as_ref();
+            let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+            format!("{} by {}{reason}", distance(revoked.at, now), revoked.by)
+        });
+        table.row([
+            node.name.to_string(),
+            distance(node.enrolled_at, now),
+            certificate,
+            revoked.unwrap_or_default(),
+        ]);
+    }
+    table.print("no host has enrolled")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,5 +223,30 @@ mod tests {
         .unwrap();
         let now = "2027-01-10T06:00:00Z".parse().unwrap();
         insta::assert_snapshot!(shown(&hosts, now));
+    }
+
+    #[test]
+    fn revoked_hosts_are_listed_as_that() {
+        let now = "2027-01-10T06:00:00Z".parse().unwrap();
+        let node = |name: &str, until: Option<&str>, revoked: bool| {
+            let mut node = serde_json::json!({
+                "name": name, "enrolled_at": "2027-01-01T06:00:00Z",
+                "renewed_at": "2027-01-01T06:00:00Z", "certificate_until": until,
+                "generation": 1, "authorities": "ab", "now": "2027-01-10T06:00:00Z",
+            });
+            if revoked {
+                node["revoked"] = serde_json::json!({
+                    "at": "2027-01-10T05:00:00Z", "by": "admin", "reason": "stolen",
+                });
+            }
+            serde_json::from_value::<Node>(node).unwrap()
+        };
+        let nodes = [
+            node("dtn1", Some("2027-04-01T06:00:00Z"), false),
+            node("dtn2", None, true),
+            node("dtn3", Some("2027-01-09T06:00:00Z"), false),
+            node("dtn4", None, false),
+        ];
+        insta::assert_snapshot!("host_nodes", shown_nodes(&nodes, now));
     }
 }

@@ -6,7 +6,7 @@ use dtn_api::{Rate, Size, Span, nic::NicClass, slice::Class};
 use dtn_lab::{
     Options,
     onos::{OnosOptions, given::Given},
-    options::{self, Fabric, Stage},
+    options::{self, EngineKind, Fabric, Stage},
     outer, part,
 };
 use std::{
@@ -40,6 +40,17 @@ enum LabVerb {
         #[arg(long, value_name = "DIR", default_value = options::DEFAULT_STATE)]
         state: PathBuf,
     },
+    /// Look into the cluster of a site of a lab that was left up with --engine kubernetes
+    Kubectl {
+        /// The lab's folder
+        #[arg(long, value_name = "DIR", default_value = options::DEFAULT_STATE)]
+        state: PathBuf,
+        /// The site: daejeon or busan
+        site: String,
+        /// What kubectl is told, as its administrator
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
     /// One of the lab's own processes
     #[command(hide = true)]
     Part {
@@ -50,6 +61,16 @@ enum LabVerb {
 
 #[derive(Debug, clap::Args)]
 struct Wish {
+    /// What runs the pods: podman on each site's host, or kubernetes, a cluster at each site
+    #[arg(long, value_name = "ENGINE", default_value = "podman")]
+    engine: EngineKind,
+    /// With --engine kubernetes: folder of its programs, which tests/kubernetes/make.sh has built
+    /// [default: ../kubernetes beside dtnctl]
+    #[arg(long, value_name = "DIR")]
+    kubernetes: Option<PathBuf>,
+    /// Clusters that are there: the lab cannot cable their nodes, and says what can be done with them
+    #[arg(long, value_name = "FILE,FILE", value_delimiter = ',')]
+    kubeconfig: Vec<PathBuf>,
     /// What enforces slices inside the sites: edge (the hosts), openflow (Open vSwitch bridges that
     /// vdnd programs) or onos (the same, programmed by an ONOS that vdnd talks to)
     #[arg(long, value_name = "KIND", default_value = "edge")]
@@ -126,7 +147,8 @@ struct Wish {
     /// Folder with dtn-workloads/ and images/ [default: looked for above dtnctl]
     #[arg(long, value_name = "DIR")]
     share: Option<PathBuf>,
-    /// Root filesystem of the transfer image, a tar [default: ../images/dtn-transfer.tar beside dtnctl]
+    /// The transfer image: its root filesystem as a tar, or with --engine kubernetes an OCI archive
+    /// [default: ../images/dtn-transfer.tar or dtn-transfer-oci.tar beside dtnctl]
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
 }
@@ -137,6 +159,9 @@ pub(crate) fn run(args: LabArgs) -> Result<ExitCode> {
         LabVerb::Run(wish) => outer::run(&resolve(*wish, None)?)?,
         LabVerb::Up { wish, until } => outer::run(&resolve(*wish, Some(until))?)?,
         LabVerb::Down { state } => outer::down(&absolute(&state)?)?,
+        LabVerb::Kubectl { state, site, words } => {
+            match outer::kubectl(&absolute(&state)?, &site, &words)? {}
+        }
         LabVerb::Part { words } => return part::play(part::Part::parse(&words)?),
     }
     Ok(ExitCode::SUCCESS)
@@ -153,14 +178,21 @@ fn resolve(wish: Wish, until: Option<Stage>) -> Result<Options> {
     };
     let image = match &wish.image {
         Some(image) => absolute(image)?,
-        None => bin_dir
-            .parent()
-            .unwrap_or(&bin_dir)
-            .join("images/dtn-transfer.tar"),
+        None => beside_of(&bin_dir).join("images").join(match wish.engine {
+            EngineKind::Podman => "dtn-transfer.tar",
+            EngineKind::Kubernetes => "dtn-transfer-oci.tar",
+        }),
+    };
+    let kubernetes = match &wish.kubernetes {
+        Some(folder) => absolute(folder)?,
+        None => beside_of(&bin_dir).join("kubernetes"),
     };
     let onos = onos(&wish, &bin_dir)?;
     Ok(Options {
         state: absolute(&wish.state)?,
+        engine: wish.engine,
+        kubernetes,
+        kubeconfigs: wish.kubeconfig,
         fabric: wish.fabric,
         onos,
         wan: wish.wan.unwrap_or(wish.fabric.usual_wan()),
@@ -191,7 +223,7 @@ fn resolve(wish: Wish, until: Option<Stage>) -> Result<Options> {
 fn onos(wish: &Wish, bin_dir: &Path) -> Result<OnosOptions> {
     let core = match &wish.onos_core {
         Some(core) => absolute(core)?,
-        None => bin_dir.parent().unwrap_or(bin_dir).join("onos-core"),
+        None => beside_of(bin_dir).join("onos-core"),
     };
     let mut given = Vec::new();
     for (at, url) in wish.onos.iter().enumerate() {
@@ -209,6 +241,11 @@ fn onos(wish: &Wish, bin_dir: &Path) -> Result<OnosOptions> {
         });
     }
     Ok(OnosOptions { core, given })
+}
+
+/// The folder that holds the folder of the binaries: `target`, in a checkout.
+fn beside_of(bin_dir: &Path) -> &Path {
+    bin_dir.parent().unwrap_or(bin_dir)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

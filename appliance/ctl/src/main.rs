@@ -16,6 +16,7 @@ mod config;
 mod deploy;
 #[cfg(test)]
 mod docs;
+mod doctor;
 mod domain;
 mod explain;
 mod fabric;
@@ -31,10 +32,12 @@ mod nics;
 mod place;
 mod pods;
 mod reserve;
+mod revocation;
 mod rule_file;
 mod rules;
 mod slice;
 mod status;
+mod support;
 mod table;
 mod wording;
 
@@ -60,8 +63,10 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(Failure::from(error)),
         },
-        Verb::Config(args) => config::run(&args, &context),
+        Verb::Config(args) => carry_out(config::run(args, &context)),
         Verb::Status(args) => carry_out(status::run(&args, &context)),
+        Verb::Doctor(args) => carry_out(doctor::run(&args, &context)),
+        Verb::SupportBundle(args) => carry_out(support::run(&args, &context)),
         Verb::Nics => carry_out(nics::run(&context)),
         Verb::Slice(args) => carry_out(slice::run(args, &context)),
         Verb::Lease(args) => carry_out(lease::run(&args, &context)),

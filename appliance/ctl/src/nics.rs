@@ -27,7 +27,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         .any(|nic| nic.class.is_some() && nic.guarded.is_empty() && nic.used_by.is_empty());
     Ok(if nics.iter().all(|nic| nic.class.is_none()) {
         done.next(
-            "give NICs to the appliance with [[nic]] in /etc/dtn/dtnd.toml, then restart dtnd",
+            "give NICs to the appliance with [[nic]] in /etc/dtn/appliance.toml, then dtnctl config reload",
         )
     } else if free {
         done.next(format!(

@@ -125,7 +125,7 @@ impl Place {
             None => format!(
                 "start it: sudo {name} --root {} --config {}",
                 quoted_path(&self.root),
-                quoted_path(&self.below(&format!("/etc/dtn/{name}.toml")))
+                quoted_path(&self.below(dtn_api::CONFIG_FILE))
             ),
         }
     }
@@ -218,6 +218,10 @@ impl Link {
     /// GET, as the daemon wrote it.
     pub(crate) async fn get(&self, path: &str) -> Result<Value, ClientError> {
         self.client.get(&format!("{}{path}", self.base)).await
+    }
+    /// GET of text, as metrics are.
+    pub(crate) async fn text(&self, path: &str) -> Result<String, ClientError> {
+        self.client.text(&format!("{}{path}", self.base)).await
     }
     /// POST, with the answer as the daemon wrote it.
     pub(crate) async fn post(
@@ -337,7 +341,7 @@ mod tests {
         assert_eq!(
             told(io::ErrorKind::NotFound),
             "dtnctl: dtnd is not running: there is no socket /srv/a/run/dtn/dtnd.sock\n\
-             next: start it: sudo dtnd --root /srv/a --config /srv/a/etc/dtn/dtnd.toml\n"
+             next: start it: sudo dtnd --root /srv/a --config /srv/a/etc/dtn/appliance.toml\n"
         );
         assert!(told(io::ErrorKind::ConnectionRefused).contains("nobody listens"));
         assert!(told(io::ErrorKind::PermissionDenied).contains("sudo dtnctl"));

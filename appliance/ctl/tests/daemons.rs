@@ -99,26 +99,37 @@ impl Site {
              [addresses]\nipv4 = \"10.6{index}.0.0/16\"\nipv6 = \"fd6{index}::/48\"\n"
         );
         let dtnd = format!(
-            "version = 1\n[host]\nname = \"dtn-{domain}\"\n[[nic]]\nname = \"data{index}\"\n\
+            "[host]\nname = \"dtn-{domain}\"\n[[nic]]\nname = \"data{index}\"\n\
              class = \"dedicated\"\nspeed = \"10Gbit\"\nshare-with = \"federation\"\n\
              [podman]\nsocket = \"{}/none.sock\"\n",
             root.display()
         );
-        std::fs::write(config.join("vdnd.toml"), vdnd).unwrap();
-        std::fs::write(config.join("dtnd.toml"), dtnd).unwrap();
+        let config = config.join("appliance.toml");
+        std::fs::write(&config, vdnd + &dtnd).unwrap();
         let site = Self { root };
         let checked = site.run(&["config", "check", "--strict"], "").await;
         assert_eq!(checked.code, 0, "{checked:?}");
 
-        let controller = vdnd::config::load(&config.join("vdnd.toml")).unwrap();
-        vdnd::serve::start(controller.config, &site.root, CancellationToken::new())
+        let controller = vdnd::config::load(&config).unwrap();
+        let running = vdnd::serve::start(controller.config, &site.root, CancellationToken::new())
             .await
             .unwrap();
-        let supervisor = dtnd::config::load(&config.join("dtnd.toml")).unwrap();
+        running.engine.read_from(dtn_service::reload::Reading {
+            file: Some(config.clone()),
+            values: controller.values,
+            ..Default::default()
+        });
+        let supervisor = dtnd::config::load(&config).unwrap();
         let places = dtnd::Places::new(&site.root);
-        tokio::spawn(dtnd::daemon::run_until(
+        let reading = dtn_service::reload::Reading {
+            file: Some(config),
+            values: supervisor.values,
+            ..Default::default()
+        };
+        tokio::spawn(dtnd::daemon::run_reading(
             supervisor.config,
             places.clone(),
+            reading,
             CancellationToken::new(),
         ));
         until("the supervisor serves", async || {
@@ -194,6 +205,75 @@ async fn verbs(folder: &Path) {
     federate_and_join(&daejeon, &busan).await;
     look(&daejeon).await;
     reserve(&daejeon, &busan).await;
+    configure(&busan).await;
+}
+
+/// The file is changed, compared, tried, taken back, tried again and kept, and both daemons follow.
+async fn configure(site: &Site) {
+    let file = site.root.join("etc/dtn/appliance.toml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    let same = site.done(&["config", "diff"]).await;
+    assert!(same.out.ends_with("says what runs\n"), "{same:?}");
+
+    let changed = before
+        .replace("class = \"dedicated\"", "class = \"shared\"")
+        .replace("capacity = \"1Gbit\"", "capacity = \"2Gbit\"")
+        .replace("name = \"dtn-busan\"", "name = \"other\"");
+    let candidate = site.root.join("candidate.toml");
+    std::fs::write(&candidate, &changed).unwrap();
+    let path = candidate.display().to_string();
+    let diff = site.run(&["config", "diff", &path], "").await;
+    assert_eq!(diff.code, 1, "{diff:?}");
+    let row = |out: &str, field: &str| {
+        let mut lines = out.lines();
+        let found = lines.find(|line| line.starts_with(field));
+        found.unwrap_or_else(|| panic!("{field}: {out}")).to_owned()
+    };
+    for (field, in_force) in [
+        ("nic[\"data1\"].class", "once read again"),
+        ("border[\"wan\"].capacity", "once read again"),
+        ("host.name", "not yet: "),
+    ] {
+        let row = row(&diff.out, field);
+        assert!(row.contains(in_force), "{row}");
+    }
+
+    let tried = site
+        .done(&["config", "try", "--timeout", "10m", &path])
+        .await;
+    assert!(
+        row(&tried.out, "vdnd: ").contains("1 in force"),
+        "{tried:?}"
+    );
+    assert!(tried.err.contains("config confirm keeps it"), "{tried:?}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), changed);
+    let nics = site.done(&["nics"]).await.out;
+    assert!(row(&nics, "data1").contains("shared"), "{nics}");
+    let document = site.done(&["domain", "document"]).await.out;
+    assert!(document.contains("1.9Gbit"), "{document}");
+    let status = site.run(&["status"], "").await.out;
+    assert!(row(&status, "config").contains("on trial"), "{status}");
+    assert_eq!(site.run(&["config", "try", &path], "").await.code, 1);
+
+    site.done(&["config", "rollback"]).await;
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    let nics = site.done(&["nics"]).await.out;
+    assert!(row(&nics, "data1").contains("dedicated"), "{nics}");
+    let document = site.done(&["domain", "document"]).await.out;
+    assert!(document.contains("950Mbit"), "{document}");
+
+    site.done(&["config", "try", &path]).await;
+    site.done(&["config", "confirm"]).await;
+    assert_eq!(site.run(&["config", "confirm"], "").await.code, 1);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), changed);
+
+    std::fs::write(&file, "version = 1\n[host]\nname = \"A\"\n").unwrap();
+    let refused = site.run(&["config", "reload"], "").await;
+    assert_eq!(refused.code, 78, "{refused:?}");
+    std::fs::write(&file, &before).unwrap();
+    let done = site.done(&["config", "reload"]).await;
+    assert!(done.out.contains("dtnd: 1 change in force"), "{done:?}");
+    site.done(&["config", "diff"]).await;
 }
 
 async fn federate_and_join(daejeon: &Site, busan: &Site) {

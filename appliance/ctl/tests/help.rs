@@ -10,6 +10,7 @@ fn every_help_page_is_as_it_was_read_last() {
     let pages: &[&[&str]] = &[
         &[],
         &["status"],
+        &["doctor"],
         &["nics"],
         &["slice"],
         &["slice", "reserve"],
@@ -23,12 +24,19 @@ fn every_help_page_is_as_it_was_read_last() {
         &["domain"],
         &["domain", "invite"],
         &["domain", "accept"],
+        &["domain", "rotate-key"],
+        &["domain", "revoke"],
         &["host"],
+        &["host", "revoke"],
+        &["support-bundle"],
         &["cluster", "invite"],
         &["deploy"],
         &["undeploy"],
         &["pods"],
+        &["config"],
         &["config", "check"],
+        &["config", "diff"],
+        &["config", "try"],
     ];
     for page in pages {
         let words: Vec<&str> = page.iter().chain(&["--help"]).copied().collect();
@@ -69,7 +77,6 @@ fn a_wrong_line_is_2_and_says_what_is_right() {
             "cannot be used with",
         ),
         (&["--site", "a", "--root", "/b", "nics"], "--site"),
-        (&["config", "check", "/etc/hosts"], "--kind"),
         (&["fly"], "fly"),
     ] {
         let ran = run(words, "");

@@ -7,18 +7,20 @@ use serde_json::Value;
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 /// A crate may depend on crates before it, never on one after it.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 15] = [
     "dtn-mover",
     "dtn-openflow",
     "dtn-api",
     "dtn-measure",
     "dtn-workloads",
+    "dtn-service",
     "vdnd",
     "dtn-cluster",
     "dtn-link",
     "dtn-tuning",
     "dtn-cni",
     "dtnd",
+    "dtn-install",
     "dtn-lab",
     "dtnctl",
 ];

@@ -4,21 +4,24 @@
 use crate::{
     Options,
     cgroups::{self, Hierarchy},
+    cluster,
     daemons::{self, Daemons},
-    engine::{self, Engine},
-    evidence, network, onos,
+    engine, evidence,
+    mounts::{own, tmpfs},
+    network, onos,
     openvswitch::Switches,
-    options::{Fabric, Stage},
+    options::{EngineKind, Fabric, Stage},
     pillar::{Pillar, Watch},
     place::Place,
+    pods::Runner,
     preflight,
     progress::{Event, tell},
     site::Site,
     wan::Wan,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use dtn_api::Rate;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use std::{
     fs,
     io::{self, Read},
@@ -48,10 +51,10 @@ pub struct Lab {
     pub watch: Watch,
     /// The hosts' and the link's processes, for as long as this is held.
     _pillars: Vec<Pillar>,
-    /// What the engines were set up with.
-    setup: Option<engine::Setup>,
-    /// Their engines, in the order of the sites.
-    pub engines: Vec<Engine>,
+    /// What runs their pods, in the order of the sites.
+    runners: Vec<Runner>,
+    /// The clusters' own controllers, for as long as this is held.
+    _controllers: Vec<Pillar>,
     /// Their daemons, in the order of the sites.
     pub daemons: Vec<Daemons>,
     /// What had to be done only because this machine lacks something, in words.
@@ -59,9 +62,10 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// What the engines were set up with.
-    pub fn setup(&self) -> Result<&engine::Setup> {
-        self.setup.as_ref().context("no engine is up")
+    /// What runs a site's pods.
+    pub fn runner(&self, site: &Site) -> Result<&Runner> {
+        let runner = self.runners.get(site.index);
+        runner.with_context(|| format!("nothing runs pods at {}", site.name))
     }
 }
 
@@ -198,33 +202,23 @@ async fn build(mut options: Options, place: &Place, watch: Watch) -> Result<Lab>
         mut notes,
         pillars,
     } = network::bring_up(&mut options, place, &program, &watch).await?;
-    let (mut engines, mut used) = (Vec::new(), None);
+    let mut runners = Vec::new();
     if options.reaches(Stage::Engines) {
-        let (setup, lacks) = engine::set_up(place, &program)?;
-        notes.extend(lacks);
-        let starts = sites
-            .iter()
-            .map(|site| engine::start(site, place, &setup, &options, &watch));
-        let work = futures_util::future::try_join_all(starts);
-        engines = step(
-            "podman at both sites, with the transfer image",
-            360,
-            Some(&place.logs()),
-            work,
-        )
-        .await?;
-        tell(&Event::Done {
-            detail: format!("{} storage", setup.storage),
-        });
-        used = Some(setup);
+        runners = match options.engine {
+            EngineKind::Podman => {
+                let (runners, lacks) = podmen(&options, place, &program, &sites, &watch).await?;
+                notes.extend(lacks);
+                runners
+            }
+            EngineKind::Kubernetes => clusters(&options, place, &sites, &watch).await?,
+        };
     }
-    let mut daemons = Vec::new();
+    let (mut daemons, mut controllers) = (Vec::new(), Vec::new());
     if options.reaches(Stage::Daemons) {
         let work = async {
             let starts = sites
                 .iter()
-                .zip(&engines)
-                .map(|(site, engine)| daemons::start(site, engine, place, &options, &watch));
+                .map(|site| daemons::start(site, place, &options, &watch));
             futures_util::future::try_join_all(starts).await
         };
         daemons = step(
@@ -247,6 +241,9 @@ async fn build(mut options: Options, place: &Place, watch: Watch) -> Result<Lab>
         tell(&Event::Done {
             detail: String::new(),
         });
+        if options.engine == EngineKind::Kubernetes {
+            controllers = controllers_up(&options, place, &sites, &runners, &watch).await?;
+        }
         if options.fabric == Fabric::Onos {
             step(
                 "the controllers have their switches through ONOS",
@@ -268,13 +265,95 @@ async fn build(mut options: Options, place: &Place, watch: Watch) -> Result<Lab>
         wan,
         switches,
         switches_carry,
-        setup: used,
-        engines,
+        runners,
         daemons,
         notes,
         watch,
+        _controllers: controllers,
         _pillars: pillars,
     })
+}
+
+/// podman at every site; gives also what is to be named in the report.
+async fn podmen(
+    options: &Options,
+    place: &Place,
+    program: &Path,
+    sites: &[Site],
+    watch: &Watch,
+) -> Result<(Vec<Runner>, Vec<String>)> {
+    let (setup, lacks) = engine::set_up(place, program)?;
+    let starts = sites
+        .iter()
+        .map(|site| engine::start(site, place, &setup, options, watch));
+    let work = futures_util::future::try_join_all(starts);
+    let engines = step(
+        "podman at both sites, with the transfer image",
+        360,
+        Some(&place.logs()),
+        work,
+    )
+    .await?;
+    tell(&Event::Done {
+        detail: format!("{} storage", setup.storage),
+    });
+    let runners = engines.into_iter().map(|engine| Runner::Podman {
+        setup: setup.clone(),
+        _engine: engine,
+    });
+    Ok((runners.collect(), lacks))
+}
+
+/// A cluster at every site.
+async fn clusters(
+    options: &Options,
+    place: &Place,
+    sites: &[Site],
+    watch: &Watch,
+) -> Result<Vec<Runner>> {
+    let starts = sites
+        .iter()
+        .map(|site| cluster::start(site, place, options, watch));
+    let work = futures_util::future::try_join_all(starts);
+    let all = step(
+        "a Kubernetes cluster at each site, with the transfer image",
+        600,
+        Some(&place.logs()),
+        work,
+    )
+    .await?;
+    let version = all.first().map(|one| one.kit.version.clone());
+    tell(&Event::Done {
+        detail: format!(
+            "{} clusters of {}, one node each",
+            all.len(),
+            version.unwrap_or_default()
+        ),
+    });
+    Ok(all.into_iter().map(Runner::Kubernetes).collect())
+}
+
+/// dtn-cluster in every cluster.
+async fn controllers_up(
+    options: &Options,
+    place: &Place,
+    sites: &[Site],
+    runners: &[Runner],
+    watch: &Watch,
+) -> Result<Vec<Pillar>> {
+    let starts = sites.iter().zip(runners).map(async |(site, runner)| {
+        let Runner::Kubernetes(cluster) = runner else {
+            bail!("{} has no cluster", site.name)
+        };
+        cluster::controller::start(cluster, site, place, options, watch).await
+    });
+    let work = futures_util::future::try_join_all(starts);
+    let name = "the clusters join their domains, and their nodes offer NICs";
+    let all = step(name, 180, Some(&place.logs()), work).await?;
+    tell(&Event::Done {
+        detail: "by dtnctl cluster invite".into(),
+    });
+    Ok(all)
 }
 
 /// A step that is told, has a deadline, and names its log when it fails.
@@ -303,33 +382,6 @@ const CAREFUL: MsFlags = MsFlags::MS_NOSUID
     .union(MsFlags::MS_NODEV)
     .union(MsFlags::MS_NOEXEC);
 
-/// Binds a tree of mounts elsewhere.
-pub(crate) fn bind(from: &Path, to: &Path) -> Result<()> {
-    mount(
-        Some(from),
-        to,
-        None::<&str>,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        None::<&str>,
-    )
-    .with_context(|| format!("binding {} on {}", from.display(), to.display()))
-}
-/// Takes a mount away, also while it is in use.
-pub(crate) fn detach(target: &Path) -> Result<()> {
-    umount2(target, MntFlags::MNT_DETACH).with_context(|| format!("detaching {}", target.display()))
-}
-/// A file system in memory. Device files in it work: the relay's ends are such.
-pub(crate) fn tmpfs(target: &Path, options: &str) -> Result<()> {
-    mount(
-        Some("tmpfs"),
-        target,
-        Some("tmpfs"),
-        MsFlags::MS_NOSUID,
-        Some(options),
-    )
-    .with_context(|| format!("mounting a tmpfs on {}", target.display()))
-}
-
 /// Makes the capsule's own places. Called in a mount namespace that shares nothing back.
 pub fn furnish() -> Result<()> {
     crate::root::make_own()?;
@@ -341,44 +393,8 @@ pub fn furnish() -> Result<()> {
     mount(Some("sysfs"), "/sys", Some("sysfs"), CAREFUL, None::<&str>)
         .context("mounting the capsule's /sys")?;
     own_cgroups(&hierarchies)?;
-    own_containers()
-}
-
-/// podman keeps a cache of what it has copied in `/var/lib/containers`, whatever other places it is
-/// told. The capsule's is in memory. Where the machine has no such folder, none is made on it:
-/// `/var/lib` is put together anew, each entry bound to its own.
-fn own_containers() -> Result<()> {
-    let (all, own) = (Path::new("/var/lib"), Path::new("/var/lib/containers"));
-    if own.is_dir() {
-        return tmpfs(own, "mode=755");
-    }
-    let aside = Path::new("/run/var-lib-aside");
-    fs::create_dir_all(aside).with_context(|| format!("making {}", aside.display()))?;
-    tmpfs(aside, "mode=755")?;
-    for entry in fs::read_dir(all).with_context(|| format!("listing {}", all.display()))? {
-        let entry = entry.with_context(|| format!("listing {}", all.display()))?;
-        let (from, to) = (entry.path(), aside.join(entry.file_name()));
-        let making = || format!("making {}", to.display());
-        let kind = entry
-            .file_type()
-            .with_context(|| format!("looking at {}", from.display()))?;
-        if kind.is_symlink() {
-            let target =
-                fs::read_link(&from).with_context(|| format!("reading {}", from.display()))?;
-            std::os::unix::fs::symlink(target, &to).with_context(making)?;
-            continue;
-        }
-        if kind.is_dir() {
-            fs::create_dir(&to).with_context(making)?;
-        } else {
-            fs::File::create(&to).with_context(making)?;
-        }
-        bind(&from, &to)?;
-    }
-    let empty = aside.join("containers");
-    fs::create_dir(&empty).with_context(|| format!("making {}", empty.display()))?;
-    bind(aside, all)?;
-    detach(aside)
+    // podman keeps a cache of what it has copied there, whatever other places it is told
+    own(Path::new("/var/lib"), &["containers"])
 }
 
 /// Mounts the same hierarchies again: in a cgroup namespace that shows only what lies below its root

@@ -2,10 +2,8 @@
 //! write, started on the site's host, and joined by the verbs that an admin would use.
 
 use crate::{
-    Options,
-    engine::Engine,
-    gateway, onos,
-    options::Fabric,
+    Options, cluster, engine, gateway, onos,
+    options::{EngineKind, Fabric},
     pillar::{Pillar, Watch},
     place::{Place, SITES},
     site::{self, Site, management_v4},
@@ -70,7 +68,7 @@ pub fn pools(index: usize) -> [IpNet; 2] {
     ]
 }
 
-/// `/etc/dtn/vdnd.toml` of a site.
+/// The domain's part of a site's `/etc/dtn/appliance.toml`.
 pub fn vdnd_toml(options: &Options, index: usize) -> String {
     let (site, peer) = (SITES[index], SITES[1 - index]);
     let switched = options.fabric.switched();
@@ -119,17 +117,23 @@ lease = "1h"
     text
 }
 
-/// `/etc/dtn/dtnd.toml` of a site's host.
-pub fn dtnd_toml(options: &Options, index: usize, root: &Path, podman: &Path) -> String {
+/// The host's part of a site's `/etc/dtn/appliance.toml`.
+pub fn dtnd_toml(options: &Options, index: usize, root: &Path) -> String {
+    let engine = match options.engine {
+        EngineKind::Podman => format!("[podman]\nsocket = \"{}\"", engine::socket(root).display()),
+        EngineKind::Kubernetes => {
+            let folder = cluster::folder(&Place::new(&options.state), SITES[index]);
+            let kubeconfig = cluster::objects::agent(&folder);
+            format!("[kubernetes]\nkubeconfig = \"{}\"", kubeconfig.display())
+        }
+    };
     let mut text = format!(
-        r#"# The supervisor of a simulated host.
-version = 1
-
+        r#"
+# The supervisor of a simulated host.
 [host]
 name = "{HOST}"
 
-[podman]
-socket = "{}"
+{engine}
 
 [cni]
 bin-dir = "{}"
@@ -143,7 +147,6 @@ dir = "{}"
 [tuning]
 rtt = "{}"
 "#,
-        podman.display(),
         options.bin_dir.display(),
         options.share.join("dtn-workloads").display(),
         root.join("srv/dtn").display(),
@@ -160,10 +163,9 @@ rtt = "{}"
     text + &gateway::nic_tables() + &gateway::gateway_table(index)
 }
 
-/// Writes both files, starts both daemons, and waits until they answer.
+/// Writes the file, starts both daemons, and waits until they answer.
 pub async fn start(
     site: &Site,
-    engine: &Engine,
     place: &Place,
     options: &Options,
     watch: &Watch,
@@ -173,20 +175,11 @@ pub async fn start(
     for folder in [&folder, &root.join("srv/dtn")] {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
-    let write = |name: &str, text: String| -> Result<PathBuf> {
-        let path = folder.join(name);
-        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-        Ok(path)
-    };
-    let vdnd_file = write("vdnd.toml", vdnd_toml(options, site.index))?;
-    let dtnd_file = write(
-        "dtnd.toml",
-        dtnd_toml(options, site.index, &root, &engine.socket),
-    )?;
+    let file = write(site, options, &root)?;
     let (vdnd, vdn) = one(
         site,
         "vdnd",
-        &vdnd_file,
+        &file,
         dtn_api::VDND_SOCKET,
         place,
         options,
@@ -196,7 +189,7 @@ pub async fn start(
     let (dtnd, dtn) = one(
         site,
         "dtnd",
-        &dtnd_file,
+        &file,
         dtn_api::DTND_SOCKET,
         place,
         options,
@@ -212,18 +205,23 @@ pub async fn start(
     })
 }
 
+/// Writes a site's file, which both of its daemons read.
+fn write(site: &Site, options: &Options, root: &Path) -> Result<PathBuf> {
+    let file = root.join(dtn_api::CONFIG_FILE.trim_start_matches('/'));
+    let text = vdnd_toml(options, site.index) + &dtnd_toml(options, site.index, root);
+    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    Ok(file)
+}
+
 /// Starts a site's supervisor again, with the file that it had.
 pub async fn supervise_again(
     site: &Site,
-    engine: &Engine,
     place: &Place,
     options: &Options,
     watch: &Watch,
 ) -> Result<Pillar> {
     let root = place.root(site.name);
-    let file = root.join("etc/dtn/dtnd.toml");
-    fs::write(&file, dtnd_toml(options, site.index, &root, &engine.socket))
-        .with_context(|| format!("writing {}", file.display()))?;
+    let file = write(site, options, &root)?;
     let (again, _) = one(
         site,
         "dtnd",

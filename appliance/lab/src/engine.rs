@@ -69,7 +69,7 @@ pub fn set_up(place: &Place, program: &Path) -> Result<(Setup, Vec<String>)> {
 }
 
 /// Whether the folder's file system can be the upper layer of an overlay.
-fn carries_overlay(place: &Place) -> Result<bool> {
+pub(crate) fn carries_overlay(place: &Place) -> Result<bool> {
     let base = place.run().join("overlay-try");
     let part = |name: &str| base.join(name);
     for name in ["lower", "upper", "work", "merged"] {
@@ -126,10 +126,13 @@ lab = ["{runtime}"]
 
 /// The engine of one site.
 pub struct Engine {
-    /// Its REST socket.
-    pub socket: PathBuf,
     /// Its process, for as long as this is held.
     _service: Pillar,
+}
+
+/// The REST socket of a site's engine.
+pub fn socket(root: &Path) -> PathBuf {
+    root.join("run/podman/podman.sock")
 }
 
 fn conf(root: &Path) -> PathBuf {
@@ -178,7 +181,7 @@ pub async fn start(
         .with_context(|| format!("writing {}", conf(&root).display()))?;
     import(site, place, setup, options).await?;
 
-    let socket = root.join("run/podman/podman.sock");
+    let socket = socket(&root);
     let log = place.log(&format!("{}-podman", site.name));
     let file = fs::File::create(&log).with_context(|| format!("opening {}", log.display()))?;
     let again = file
@@ -205,10 +208,7 @@ pub async fn start(
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok(Engine {
-        socket,
-        _service: service,
-    })
+    Ok(Engine { _service: service })
 }
 
 /// Imports the image with what its configuration says (podman-import(1), `--change`).

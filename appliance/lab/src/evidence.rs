@@ -3,12 +3,15 @@
 
 use crate::{
     capsule::{Lab, step},
-    fault, gateway,
+    fault, gateway, onos,
     options::Fabric,
     pillar::Pillar,
     place::SITES,
+    pods::{self, Runner, Running},
     progress::{Event, tell},
     scenario::{self, Agreed},
+    shell::{self, SHORT},
+    site::Site,
     switches, transfer,
 };
 use anyhow::{Context, Result, ensure};
@@ -16,8 +19,8 @@ use dtn_api::Rate;
 use dtn_measure::{
     plot::{Curve, goodput_svg},
     report::{
-        Direction, FabricEvidence, GatewayEvidence, REPORT_VERSION, Report, SliceEvidence,
-        TransferEvidence, WanEvidence,
+        Direction, EngineEvidence, FabricEvidence, GatewayEvidence, PodEvidence, REPORT_VERSION,
+        Report, SliceEvidence, TransferEvidence, WanEvidence,
     },
     verdict::LimitedBy,
 };
@@ -46,26 +49,29 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<Option<Pillar>> {
     let active = scenario::watch_active(&lab.daemons, agreed.asked);
     let deploy = async {
         scenario::lay_keys(&lab.place, &SITES)?;
-        let pods = lab
-            .daemons
-            .iter()
-            .map(|daemons| scenario::deploy(daemons, options, &lab.place));
+        let wanted = scenario::transfer(options);
+        let pods = lab.sites.iter();
+        let pods = pods.map(async |site| pods::deploy(lab, site, &wanted).await);
         futures_util::future::try_join_all(pods).await
     };
     let pods = step("transfer pods at both sites", 180, Some(&logs), deploy).await?;
     let addresses: Vec<_> = pods
         .iter()
-        .flat_map(|pod| &pod.interfaces)
-        .map(|i| i.ips.join(" "))
+        .map(|pod| {
+            let all: Vec<_> = pod.addresses.iter().map(ToString::to_string).collect();
+            all.join(" ")
+        })
         .collect();
     tell(&Event::Done {
         detail: format!("{} NIC, {}", options.nic, addresses.join(" and ")),
     });
 
-    let mut ends = Vec::new();
-    for (site, pod) in lab.sites.iter().zip(&pods) {
-        ends.push(transfer::end(lab, site, pod).await?);
-    }
+    let ends: Vec<_> = lab
+        .sites
+        .iter()
+        .zip(&pods)
+        .map(|(site, pod)| transfer::End { site, pod })
+        .collect();
     let [one, other] = ends.as_slice() else {
         anyhow::bail!("{} ends are there, and two are needed", ends.len())
     };
@@ -107,7 +113,7 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<Option<Pillar>> {
                 return moved.await;
             }
             let daemons = lab.daemons.first().context("no site is up")?;
-            let known = fault::before(daemons).await?;
+            let known = fault::before(daemons, options.engine).await?;
             let (moved, ()) = tokio::try_join!(moved, fault::kill_while_files_move(daemons, to))?;
             again = Some(fault::after(lab, 0, &known).await?);
             tell(&Event::Note(format!(
@@ -126,8 +132,10 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<Option<Pillar>> {
         });
         directions.push(direction);
     }
-    let fabric = fabric(lab, active).await?;
+    let fabric = fabric(lab, active, &pods).await?;
     let mut report = report(lab, &agreed, fabric, directions)?;
+    report.engine = engine(lab).await?;
+    report.pods = lab.sites.iter().zip(&pods).map(pod).collect();
     let tried = gateways(lab).await;
     if let Ok(gateways) = &tried {
         report.gateways.clone_from(gateways);
@@ -138,10 +146,8 @@ pub async fn run(lab: &Lab, keep: bool) -> Result<Option<Pillar>> {
     tried?;
     if !keep {
         let end = async {
-            let pods = lab
-                .daemons
-                .iter()
-                .map(|daemons| scenario::undeploy(daemons, scenario::POD));
+            let pods = lab.sites.iter();
+            let pods = pods.map(async |site| pods::undeploy(lab, site, scenario::POD).await);
             let pods = futures_util::future::try_join_all(pods);
             tokio::try_join!(gateway::give_back(lab), pods)?;
             let first = lab.daemons.first().context("no site is up")?;
@@ -194,10 +200,16 @@ async fn gateways(lab: &Lab) -> Result<Vec<GatewayEvidence>> {
 }
 
 /// What enforced the slice; the meters' counters go with the slice.
-async fn fabric(lab: &Lab, active: Duration) -> Result<FabricEvidence> {
+async fn fabric(lab: &Lab, active: Duration, pods: &[Running]) -> Result<FabricEvidence> {
     let mut drops = None;
     for switches in &lab.switches {
         *drops.get_or_insert(0) += switches.meter_drops().await?;
+    }
+    let mut hosts = Vec::new();
+    if lab.options.fabric == Fabric::Onos {
+        for (site, pod) in lab.sites.iter().zip(pods) {
+            hosts.push(onos::hosts::listed(lab, site, pod).await?);
+        }
     }
     let switches = lab.switches.len() * switches::BRIDGES.len();
     Ok(FabricEvidence {
@@ -207,7 +219,33 @@ async fn fabric(lab: &Lab, active: Duration) -> Result<FabricEvidence> {
         carries_bps: lab.switches_carry.map(Rate::bps),
         request_to_active_ms: Some(active.as_secs_f64() * 1000.0),
         meter_drops: drops,
+        hosts,
     })
+}
+
+/// What ran the pods.
+async fn engine(lab: &Lab) -> Result<EngineEvidence> {
+    let first = lab.sites.first().context("no site is up")?;
+    let version = match lab.runner(first)? {
+        Runner::Kubernetes(cluster) => Some(cluster.kit.version.clone()),
+        Runner::Podman { .. } => {
+            let said = shell::run("podman", ["--version"], SHORT).await?;
+            said.split_whitespace().last().map(str::to_owned)
+        }
+    };
+    Ok(EngineEvidence {
+        kind: lab.options.engine.to_string(),
+        version,
+    })
+}
+
+fn pod((site, running): (&Site, &Running)) -> PodEvidence {
+    PodEvidence {
+        site: site.name.into(),
+        name: running.name.clone(),
+        addresses: running.addresses.iter().map(ToString::to_string).collect(),
+        ready_ms: running.ready.as_secs_f64() * 1000.0,
+    }
 }
 
 fn report(
@@ -223,6 +261,8 @@ fn report(
         ended_at: jiff::Timestamp::now().to_string(),
         sites: SITES.iter().map(|site| (*site).to_owned()).collect(),
         nic: options.nic.to_string(),
+        engine: EngineEvidence::default(),
+        pods: Vec::new(),
         mtu: options.mtu,
         rtt_ms: options.rtt.millis() as f64,
         slice: SliceEvidence {

@@ -5,6 +5,7 @@ use crate::{
     capsule::Lab,
     daemons::{self, Daemons, until},
     load,
+    options::EngineKind,
     pillar::Pillar,
     scenario::{POD, SLICE},
     transfer::End,
@@ -23,16 +24,27 @@ const MOVING: u64 = 16 << 20;
 /// What a supervisor knows of the run.
 #[derive(Debug, PartialEq)]
 pub struct Known {
-    uid: String,
-    ips: Vec<String>,
-    rate: Option<Rate>,
+    /// UID, addresses and rate of its pod; in a cluster it is the kubelet that knows pods.
+    pod: Option<(String, Vec<String>, Option<Rate>)>,
     leases: Vec<String>,
     slice: String,
 }
 
 /// Asks a supervisor what it knows; `None` while its pod does not run.
-async fn ask(daemons: &Daemons) -> Result<Option<Known>, dtn_api::client::ClientError> {
-    let pod: Pod = daemons.dtn.get(&format!("{LOCAL_BASE}/pods/{POD}")).await?;
+async fn ask(
+    daemons: &Daemons,
+    engine: EngineKind,
+) -> Result<Option<Known>, dtn_api::client::ClientError> {
+    let mut known = None;
+    if engine == EngineKind::Podman {
+        let pod: Pod = daemons.dtn.get(&format!("{LOCAL_BASE}/pods/{POD}")).await?;
+        if pod.phase != PodPhase::Running {
+            return Ok(None);
+        }
+        let ips = pod.interfaces.iter().flat_map(|one| one.ips.clone());
+        let rate = pod.interfaces.first().and_then(|one| one.rate);
+        known = Some((pod.uid.clone(), ips.collect(), rate));
+    }
     let slice: LocalSlice = daemons
         .dtn
         .get(&format!("{LOCAL_BASE}/slices/{SLICE}"))
@@ -41,14 +53,8 @@ async fn ask(daemons: &Daemons) -> Result<Option<Known>, dtn_api::client::Client
     let mut ids = Vec::new();
     lease_ids(&leases, &mut ids);
     ids.sort();
-    Ok((pod.phase == PodPhase::Running).then(|| Known {
-        uid: pod.uid,
-        ips: pod
-            .interfaces
-            .iter()
-            .flat_map(|interface| interface.ips.clone())
-            .collect(),
-        rate: pod.interfaces.first().and_then(|interface| interface.rate),
+    Ok(Some(Known {
+        pod: known,
         leases: ids,
         slice: slice.slice.id.to_string(),
     }))
@@ -70,8 +76,8 @@ fn lease_ids(value: &Value, found: &mut Vec<String>) {
 }
 
 /// What the supervisor knows before it is killed.
-pub async fn before(daemons: &Daemons) -> Result<Known> {
-    let known = until("the supervisor knows its pod", || ask(daemons)).await?;
+pub async fn before(daemons: &Daemons, engine: EngineKind) -> Result<Known> {
+    let known = until("the supervisor knows its pod", || ask(daemons, engine)).await?;
     ensure!(
         !known.leases.is_empty(),
         "{} knows of no lease while its pod runs",
@@ -82,8 +88,8 @@ pub async fn before(daemons: &Daemons) -> Result<Known> {
 
 /// Kills the supervisor once files arrive at the far end.
 pub async fn kill_while_files_move(daemons: &Daemons, to: &End<'_>) -> Result<()> {
-    let [start, _] = load::link_bytes(to.pid, &to.ifname)?;
-    while load::link_bytes(to.pid, &to.ifname)?[0].saturating_sub(start) < MOVING {
+    let [start, _] = load::link_bytes(to.pod.pid, &to.pod.ifname)?;
+    while load::link_bytes(to.pod.pid, &to.pod.ifname)?[0].saturating_sub(start) < MOVING {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     daemons
@@ -94,14 +100,12 @@ pub async fn kill_while_files_move(daemons: &Daemons, to: &End<'_>) -> Result<()
 /// Starts the supervisor again and holds what it knows against what it knew.
 pub async fn after(lab: &Lab, index: usize, known: &Known) -> Result<Pillar> {
     let daemons = lab.daemons.get(index).context("no such site")?;
-    let (site, engine) = lab
-        .sites
-        .get(index)
-        .zip(lab.engines.get(index))
-        .context("no such site")?;
-    let again =
-        daemons::supervise_again(site, engine, &lab.place, &lab.options, &lab.watch).await?;
-    let now = until("the supervisor knows its pod again", || ask(daemons)).await?;
+    let site = lab.sites.get(index).context("no such site")?;
+    let again = daemons::supervise_again(site, &lab.place, &lab.options, &lab.watch).await?;
+    let now = until("the supervisor knows its pod again", || {
+        ask(daemons, lab.options.engine)
+    })
+    .await?;
     ensure!(
         now == *known,
         "dtnd of {} was killed, and started again it knows {now:?}, where it knew {known:?}",

@@ -107,7 +107,7 @@ pub fn cabling(site: usize, pools: &[IpNet]) -> String {
     text
 }
 
-/// `[[nic]]` of a site's `dtnd.toml`, for those of the gateway and the pod that goes out by it.
+/// `[[nic]]` of a site's `appliance.toml`, for those of the gateway and the pod that goes out by it.
 pub fn nic_tables() -> String {
     [
         (VISIT.0, "shared"),
@@ -124,7 +124,7 @@ pub fn nic_tables() -> String {
     })
 }
 
-/// `[[gateway]]` of a site's `dtnd.toml`.
+/// `[[gateway]]` of a site's `appliance.toml`.
 pub fn gateway_table(site: usize) -> String {
     let quoted = |all: &[String]| format!("[\"{}\"]", all.join("\", \""));
     format!(

@@ -10,7 +10,7 @@
 //!         capsule       builds, runs the scenario                       (own PID, mount, net, cgroup)
 //!           anchors     one per site: its network and mount namespace
 //!           relay       the wide-area link's delay
-//!           vdnd, dtnd, podman system service, pods
+//!           vdnd, dtnd, podman system service or a cluster's daemons, pods
 //! ```
 //!
 //! * [`options`], [`place`]: what is wanted, and where everything lies.
@@ -21,6 +21,7 @@
 //! * [`switches`], [`openvswitch`]: switches that a controller programs, as texts and running.
 //! * [`onos`]: an ONOS between controller and switches, started or there already.
 //! * [`engine`], [`runtime`], [`daemons`]: podman and the appliance's own daemons.
+//! * [`cluster`]: a Kubernetes at each site in podman's place; [`pods`]: the words for both.
 //! * [`scenario`], [`transfer`], [`mover`]: the verbs an operator would use, and the files that move.
 //! * [`gateway`], [`knock`]: the external network of each site, and who may pass to it and from it.
 //! * [`fault`]: what is killed on purpose.
@@ -31,6 +32,7 @@
 
 pub mod capsule;
 pub mod cgroups;
+pub mod cluster;
 pub mod daemons;
 pub mod engine;
 pub mod evidence;
@@ -39,6 +41,7 @@ pub mod gateway;
 pub mod janitor;
 pub mod knock;
 pub mod load;
+mod mounts;
 pub mod mover;
 pub mod network;
 pub mod onos;
@@ -48,6 +51,7 @@ pub mod outer;
 pub mod part;
 pub mod pillar;
 pub mod place;
+pub mod pods;
 pub mod preflight;
 pub mod probe;
 pub mod progress;

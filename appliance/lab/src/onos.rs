@@ -11,6 +11,7 @@
 
 pub mod doorway;
 pub mod given;
+pub mod hosts;
 
 use crate::{
     Options,
@@ -33,8 +34,9 @@ use std::{
 pub const REST_PORT: u16 = 8181;
 /// The most bytes of memory that a core takes: its heap and what Java needs beside it.
 pub const MEMORY: u64 = 600 << 20;
-/// Longest time until a core serves and has its site's switches: 16 s for one alone on two processors.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Longest time until a core serves and has its site's switches: 16 s for one alone on two processors,
+/// over a minute where a cluster starts beside each of two.
+const PATIENCE: Duration = Duration::from_secs(240);
 /// Longest time until an ONOS that stays has taken everything out of its switches again.
 const EMPTYING: Duration = Duration::from_secs(30);
 
@@ -74,7 +76,7 @@ pub fn credentials(place: &Place, site: usize) -> PathBuf {
     folder(place, site).join("credentials")
 }
 
-/// `[fabric]` of a site's `vdnd.toml`.
+/// `[fabric]` of a site's `appliance.toml`.
 pub fn fabric_table(place: &Place, site: usize) -> String {
     format!(
         r#"

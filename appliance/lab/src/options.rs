@@ -34,6 +34,37 @@ impl std::str::FromStr for Stage {
     }
 }
 
+/// What runs the pods of the sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// podman on each site's host.
+    #[default]
+    Podman,
+    /// A Kubernetes cluster at each site, which knows nothing of the other's.
+    Kubernetes,
+}
+impl std::str::FromStr for EngineKind {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "podman" => Ok(Self::Podman),
+            "kubernetes" => Ok(Self::Kubernetes),
+            _ => Err(format!(
+                "engine {text:?} is not known: write podman or kubernetes"
+            )),
+        }
+    }
+}
+impl std::fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Podman => "podman",
+            Self::Kubernetes => "kubernetes",
+        })
+    }
+}
+
 /// What enforces slices inside the sites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -88,6 +119,15 @@ impl Fabric {
 pub struct Options {
     /// Folder for everything that the lab writes.
     pub state: PathBuf,
+    /// What runs the pods of the sites.
+    #[serde(default)]
+    pub engine: EngineKind,
+    /// Folder where Kubernetes was built (`tests/kubernetes/make.sh`).
+    #[serde(default)]
+    pub kubernetes: PathBuf,
+    /// Clusters that are there already, which nobody can cable: only to be refused with the reason.
+    #[serde(default)]
+    pub kubeconfigs: Vec<PathBuf>,
     /// What enforces slices inside the sites.
     #[serde(default)]
     pub fabric: Fabric,
@@ -136,13 +176,15 @@ pub struct Options {
     pub bin_dir: PathBuf,
     /// Folder that holds `dtn-workloads/` and `images/`.
     pub share: PathBuf,
-    /// Root filesystem of the transfer image, as a tar.
+    /// The transfer image: its root filesystem as a tar for podman, an OCI archive for Kubernetes.
     pub image: PathBuf,
 }
 
 impl Options {
     /// Programs of this appliance that the lab starts.
     pub const PROGRAMS: [&str; 5] = ["vdnd", "dtnd", "vdn-host-device", "vdn-macvlan", "vdn-ipam"];
+    /// And those for clusters.
+    pub const CLUSTER_PROGRAMS: [&str; 3] = ["vdn-chain", "dtn-cluster", "dtnctl"];
 
     /// Absolute path of one of the programs.
     pub fn program(&self, name: &str) -> PathBuf {

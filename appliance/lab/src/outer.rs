@@ -3,13 +3,17 @@
 
 use crate::{
     Options,
+    cluster::{self, kit::Kit},
     janitor::{self, JanitorError},
-    place::Place,
+    options::EngineKind,
+    part,
+    place::{Place, SITES},
     preflight,
     progress::{Event, Printer},
 };
 use anyhow::{Context, Result, bail};
 use std::{
+    ffi::OsString,
     fs,
     io::{BufRead, BufReader, Read, Write},
     os::unix::{
@@ -63,9 +67,14 @@ pub fn run(options: &Options) -> Result<()> {
     hand_on_interrupts(sender)?;
     let outcome = follow(&happenings, leash, &place, options);
     if outcome.kept && outcome.failure.is_none() {
+        let state = place.state().display();
+        if options.engine == EngineKind::Kubernetes {
+            say(&format!(
+                "lab: look into a cluster with `dtnctl lab kubectl --state {state} daejeon get pods --all-namespaces`"
+            ));
+        }
         say(&format!(
-            "lab: the sites are up; look at them with `dtnctl --site daejeon status`, take them down with `dtnctl lab down --state {}`",
-            place.state().display()
+            "lab: the sites are up; look at them with `dtnctl --site daejeon status`, take them down with `dtnctl lab down --state {state}`"
         ));
         return Ok(());
     }
@@ -127,6 +136,53 @@ pub fn down(state: &Path) -> Result<()> {
         place.logs().display()
     ));
     Ok(())
+}
+
+/// Becomes kubectl as the administrator of a site's cluster, on that site's host: its network is in no
+/// namespace of the machine. Returns only when that fails.
+pub fn kubectl(state: &Path, site: &str, words: &[OsString]) -> Result<std::convert::Infallible> {
+    let place = Place::new(state);
+    let plan = place.plan();
+    let options: Options = fs::read(&plan)
+        .map_err(anyhow::Error::from)
+        .and_then(|text| Ok(serde_json::from_slice(&text)?))
+        .with_context(|| {
+            format!(
+                "reading {}: is a lab up in {}?",
+                plan.display(),
+                state.display()
+            )
+        })?;
+    let host = host(state, site).with_context(|| {
+        format!("no cluster of a site {site} is up in {}: bring one up with `dtnctl lab run --engine kubernetes --keep`; the sites are {}", state.display(), SITES.join(" and "))
+    })?;
+    let kit = Kit::find(&options.kubernetes).map_err(anyhow::Error::msg)?;
+    let error = Command::new("nsenter")
+        .args(["--target", &host.to_string(), "--net", "--"])
+        .arg(kit.program("kubectl"))
+        .arg("--kubeconfig")
+        .arg(cluster::folder(&place, site).join(cluster::ADMIN))
+        .arg("--cache-dir")
+        .arg(cluster::cache(&place, site))
+        .args(words)
+        .exec();
+    Err(error).context("starting kubectl with nsenter")
+}
+
+/// The process that holds the namespaces of a site's host, where a cluster is on it, as this process
+/// sees it.
+fn host(state: &Path, site: &str) -> Option<u32> {
+    let wanted = part::anchor_words(site, EngineKind::Kubernetes, state);
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let words = line.strip_suffix(b"\0")?.split(|byte| *byte == 0);
+        // the first is the program
+        words
+            .skip(1)
+            .eq(wanted.iter().map(|word| word.as_encoded_bytes()))
+            .then_some(pid)
+    })
 }
 
 /// The lock, once whoever holds it has ended.

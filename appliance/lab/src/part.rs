@@ -3,6 +3,7 @@
 
 use crate::{
     capsule, janitor, knock, onos,
+    options::EngineKind,
     place::{Place, SITES},
     probe, relay, runtime, site,
 };
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use std::{
     ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     str::FromStr,
     time::Duration,
@@ -38,6 +39,10 @@ pub enum Part {
     Anchor {
         /// Which host.
         site: String,
+        /// The lab's folder.
+        state: PathBuf,
+        /// What will run there.
+        engine: EngineKind,
     },
     /// Delays the wide-area link.
     Relay(relay::Sides),
@@ -86,6 +91,13 @@ pub enum Part {
         /// Which site.
         site: usize,
     },
+    /// Asks a site's ONOS for the hosts that it lists.
+    OnosHosts {
+        /// The lab's folder.
+        state: PathBuf,
+        /// Which site.
+        site: usize,
+    },
     /// Stands in front of runc.
     Runtime {
         /// runc itself.
@@ -93,6 +105,17 @@ pub enum Part {
         /// Its arguments.
         arguments: Vec<OsString>,
     },
+}
+
+/// The words after the program's name by which a host's anchor is started, and found again.
+pub fn anchor_words(site: &str, engine: EngineKind, state: &Path) -> Vec<OsString> {
+    let engine = engine.to_string();
+    let words = [
+        "lab", "part", "anchor", "--site", site, "--engine", &engine, "--state",
+    ];
+    let mut words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
+    words.push(state.into());
+    words
 }
 
 impl Part {
@@ -118,12 +141,19 @@ impl Part {
         let address =
             || -> Result<Ipv4Addr> { text("--to")?.parse().context("--to is no address") };
         let state = || value("--state").map(PathBuf::from);
+        let site = || -> Result<usize> {
+            let name = text("--site")?;
+            let site = SITES.iter().position(|site| *site == name);
+            site.with_context(|| format!("there is no site {name}"))
+        };
         Ok(match name.to_str() {
             Some("janitor") => Self::Janitor { state: state()? },
             Some("understudy") => Self::Understudy { state: state()? },
             Some("capsule") => Self::Capsule { state: state()? },
             Some("anchor") => Self::Anchor {
                 site: text("--site")?,
+                state: state()?,
+                engine: text("--engine")?.parse().map_err(anyhow::Error::msg)?,
             },
             Some("relay") => Self::Relay(relay::Sides {
                 one: text("--one")?,
@@ -151,14 +181,14 @@ impl Part {
                 opening: Duration::from_millis(number("--ms")?),
                 again: Duration::from_millis(number("--again-ms")?),
             },
-            Some("doorway") => {
-                let name = text("--site")?;
-                let site = SITES.iter().position(|site| *site == name);
-                Self::Doorway {
-                    state: state()?,
-                    site: site.with_context(|| format!("there is no site {name}"))?,
-                }
-            }
+            Some("doorway") => Self::Doorway {
+                state: state()?,
+                site: site()?,
+            },
+            Some("onos-hosts") => Self::OnosHosts {
+                state: state()?,
+                site: site()?,
+            },
             Some("runtime") => {
                 let (runc, arguments) = rest.split_first().context("runc is not named")?;
                 Self::Runtime {
@@ -200,7 +230,11 @@ pub fn play(part: Part) -> Result<ExitCode> {
         }
         Part::Understudy { state } => janitor::understudy(&Place::new(&state))?,
         Part::Capsule { state } => return capsule::run(&Place::new(&state)),
-        Part::Anchor { site } => site::anchor(&site)?,
+        Part::Anchor {
+            site,
+            state,
+            engine,
+        } => site::anchor(&site, &Place::new(&state), engine)?,
         Part::Relay(sides) => relay::serve(&sides)?,
         Part::Far { warm_up } => probe::far(warm_up)?,
         Part::Send { to, length } => probe::send(to, length)?,
@@ -209,6 +243,7 @@ pub fn play(part: Part) -> Result<ExitCode> {
         Part::Knock { to, wait } => knock::knock(&to, wait)?,
         Part::Hold { to, opening, again } => knock::hold(to, opening, again)?,
         Part::Doorway { state, site } => onos::doorway::serve(&Place::new(&state), site)?,
+        Part::OnosHosts { state, site } => onos::hosts::print(&Place::new(&state), site)?,
         Part::Runtime { runc, arguments } => match runtime::become_runc(&runc, &arguments)? {},
     }
     Ok(ExitCode::SUCCESS)

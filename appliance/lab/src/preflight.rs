@@ -2,8 +2,10 @@
 //! its remedy.
 
 use crate::{
-    Options, cgroups, janitor, onos, openvswitch, options::Fabric, options::Stage, place::Place,
-    place::SITES, site,
+    Options, cgroups, cluster, janitor, onos, openvswitch,
+    options::{EngineKind, Fabric, Stage},
+    place::{Place, SITES},
+    site,
 };
 use dtn_api::Size;
 use std::{
@@ -13,10 +15,8 @@ use std::{
 };
 
 /// Programs of the machine that the lab runs, with the Debian package of each.
-pub const PROGRAMS: [(&str, &str); 9] = [
-    ("podman", "podman"),
+pub const PROGRAMS: [(&str, &str); 7] = [
     ("runc", "runc"),
-    ("conmon", "conmon"),
     ("catatonit", "catatonit"),
     ("unshare", "util-linux"),
     ("nsenter", "util-linux"),
@@ -24,6 +24,9 @@ pub const PROGRAMS: [(&str, &str); 9] = [
     ("tc", "iproute2"),
     ("nft", "nftables"),
 ];
+
+/// And where podman runs the pods.
+pub const PODMAN_PROGRAMS: [(&str, &str); 2] = [("podman", "podman"), ("conmon", "conmon")];
 
 /// Debian's package of Open vSwitch, which brings its other one along.
 const SWITCH_PACKAGE: &str = "openvswitch-switch";
@@ -91,6 +94,8 @@ pub struct Facts {
     pub foreign: Vec<String>,
     /// What keeps the ONOS that is wanted from being used, in words with the remedy.
     pub onos: Vec<String>,
+    /// What a cluster would not find here, in words with the remedy.
+    pub kubernetes: Vec<String>,
     /// What is wrong with the state folder, in words.
     pub state: Option<String>,
     /// A lab is up in that folder.
@@ -106,21 +111,30 @@ pub fn look(options: &Options) -> Facts {
     let root = nix::unistd::geteuid().is_root();
     let switched = options.fabric.switched();
     let switching: &[(&str, &str)] = if switched { &SWITCH_PROGRAMS } else { &[] };
+    let clusters = options.engine == EngineKind::Kubernetes;
+    let podman: &[(&str, &str)] = if clusters { &[] } else { &PODMAN_PROGRAMS };
     let missing_programs: Vec<_> = PROGRAMS
         .iter()
+        .chain(podman)
         .chain(switching)
         .filter(|(program, _)| find_program(program).is_none())
         .map(|(program, package)| ((*program).to_owned(), (*package).to_owned()))
         .collect();
     let mut wanted = Vec::new();
     if options.reaches(Stage::Engines) {
-        wanted.extend([
-            options.image.clone(),
-            options.share.join("images/dtn-transfer/config"),
-        ]);
+        wanted.push(options.image.clone());
+        wanted.push(options.share.join(if clusters {
+            "config/kubernetes/base"
+        } else {
+            "images/dtn-transfer/config"
+        }));
     }
     if options.reaches(Stage::Daemons) {
         wanted.extend(Options::PROGRAMS.iter().map(|name| options.program(name)));
+        if clusters {
+            let more = Options::CLUSTER_PROGRAMS.iter();
+            wanted.extend(more.map(|name| options.program(name)));
+        }
         wanted.push(options.share.join("dtn-workloads"));
     }
     if switched
@@ -147,6 +161,7 @@ pub fn look(options: &Options) -> Facts {
         free_memory: free_memory(),
         foreign: foreign(),
         onos: onos_lacks(options),
+        kubernetes: cluster::kit::lacks(options),
         state: wrong_state(&place),
         up: place.lock().exists()
             && matches!(janitor::lock(&place), Err(janitor::JanitorError::Busy(_))),
@@ -240,6 +255,7 @@ pub fn problems(options: &Options, facts: &Facts) -> Vec<String> {
     }
     found.extend(facts.foreign.iter().cloned());
     found.extend(facts.onos.iter().cloned());
+    found.extend(facts.kubernetes.iter().cloned());
     found.extend(facts.state.iter().cloned());
     found
 }
@@ -372,8 +388,13 @@ pub(crate) fn works(command: &str) -> bool {
 
 /// Memory that a lab needs, bytes.
 fn memory(options: &Options) -> u64 {
+    let clusters = match options.engine {
+        EngineKind::Podman => 0,
+        EngineKind::Kubernetes => cluster::kit::MEMORY * SITES.len() as u64,
+    };
     let cores = options.fabric == Fabric::Onos && options.onos.given.is_empty();
     MEMORY
+        + clusters
         + if cores {
             onos::MEMORY * SITES.len() as u64
         } else {

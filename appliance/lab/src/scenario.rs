@@ -197,11 +197,15 @@ pub fn data(place: &Place, site: &str) -> PathBuf {
 pub fn keys(place: &Place, site: &str) -> PathBuf {
     keys_of(place, site, POD)
 }
-fn data_of(place: &Place, site: &str, pod: &str) -> PathBuf {
+pub(crate) fn data_of(place: &Place, site: &str, pod: &str) -> PathBuf {
     place.root(site).join("srv/dtn").join(pod).join("data")
 }
 fn keys_of(place: &Place, site: &str, pod: &str) -> PathBuf {
     place.root(site).join("srv/dtn").join(pod).join("keys")
+}
+/// The file of a pod's transfer key at a site.
+pub(crate) fn key_of(place: &Place, site: &str, pod: &str) -> PathBuf {
+    keys_of(place, site, pod).join("sss.keytab")
 }
 
 /// Makes a transfer key for this run and lays it at both sites, as the two admins would have agreed
@@ -219,8 +223,7 @@ pub fn lay_keys(place: &Place, sites: &[&str]) -> Result<()> {
             .with_context(|| format!("making {}", folder.display()))?;
         nix::unistd::chown(&folder, Some(UID.into()), Some(UID.into()))
             .with_context(|| format!("giving {} to the pod", folder.display()))?;
-        let file = folder.join("sss.keytab");
-        key.write(&file, UID)
+        key.write(&key_of(place, site, POD), UID)
             .with_context(|| format!("laying the transfer key at {site}"))?;
     }
     Ok(())
@@ -238,18 +241,17 @@ pub struct Deployed<'a> {
     pub class: NicClass,
 }
 
-/// Deploys the transfer pod and waits until it runs.
-pub async fn deploy(daemons: &Daemons, options: &Options, place: &Place) -> Result<Pod> {
-    let transfer = Deployed {
+/// The transfer pod.
+pub fn transfer(options: &Options) -> Deployed<'static> {
+    Deployed {
         pod: POD,
         slice: SLICE,
         nic: "data0",
         class: options.nic,
-    };
-    deploy_as(daemons, place, &transfer).await
+    }
 }
 
-/// Deploys a pod of the template and waits until it runs.
+/// Deploys a pod of the template with podman and waits until it runs.
 pub async fn deploy_as(daemons: &Daemons, place: &Place, wanted: &Deployed<'_>) -> Result<Pod> {
     let mut values = BTreeMap::new();
     for (value, folder) in [
@@ -306,7 +308,7 @@ pub async fn enforced(daemons: &Daemons) -> Result<Option<String>> {
     Ok(slice.warning)
 }
 
-/// Takes a pod down, so that the NIC comes home and the lease is given back.
+/// Takes a pod of podman down.
 pub async fn undeploy(daemons: &Daemons, pod: &str) -> Result<()> {
     daemons
         .dtn

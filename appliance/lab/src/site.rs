@@ -2,8 +2,9 @@
 //! management link. All of it is made with iproute2, inside the capsule.
 
 use crate::{
-    Options, daemons, gateway,
-    options::Fabric,
+    Options, cluster, daemons, gateway,
+    options::{EngineKind, Fabric},
+    part,
     pillar::{Pillar, Watch},
     place::{Place, SITES},
     shell::{self, SHORT, ShellError},
@@ -186,7 +187,7 @@ pub async fn build(
         .context("laying the sites' cables")?;
     let (mut sites, mut anchors) = (Vec::new(), Vec::new());
     for (index, name) in SITES.iter().enumerate() {
-        let (site, anchor) = Site::start(index, name, place, program, watch).await?;
+        let (site, anchor) = Site::start(index, name, options, place, program, watch).await?;
         sites.push(site);
         anchors.push(anchor);
     }
@@ -197,6 +198,7 @@ impl Site {
     async fn start(
         index: usize,
         name: &'static str,
+        options: &Options,
         place: &Place,
         program: &Path,
         watch: &Watch,
@@ -216,8 +218,7 @@ impl Site {
                 "--",
             ])
             .arg(program)
-            .args(["lab", "part", "anchor", "--site", name, "--state"])
-            .arg(place.state())
+            .args(part::anchor_words(name, options.engine, place.state()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -262,8 +263,8 @@ impl Site {
 
 /// The anchor's life: a host's own `/sys`, `/run` and shared memory, then silence until its input
 /// ends. It runs in the host's network namespace and in a mount namespace of its own.
-pub fn anchor(site: &str) -> Result<()> {
-    use crate::capsule::{bind, detach, tmpfs};
+pub fn anchor(site: &str, place: &Place, engine: EngineKind) -> Result<()> {
+    use crate::mounts::{bind, detach, tmpfs};
     use nix::mount::{MsFlags, mount};
     use std::io::{Read, Write};
 
@@ -284,6 +285,9 @@ pub fn anchor(site: &str) -> Result<()> {
     detach(aside)?;
     tmpfs(Path::new("/run"), "mode=755")?;
     tmpfs(Path::new("/dev/shm"), "mode=1777")?;
+    if engine == EngineKind::Kubernetes {
+        cluster::node::furnish(place, site)?;
+    }
     let mut stdout = std::io::stdout().lock();
     stdout
         .write_all(b"ready\n")

@@ -176,7 +176,7 @@ pub fn trial_time(rtt: Duration) -> Duration {
     (probe::warm_up(rtt) + Duration::from_secs(3)) * 4
 }
 
-/// `[fabric]` of a site's `vdnd.toml` where its controller programs the switches itself.
+/// `[fabric]` of a site's `appliance.toml` where its controller programs the switches itself.
 pub fn fabric_table(listen: Ipv4Addr) -> String {
     format!(
         r#"
@@ -189,7 +189,7 @@ plain = true
     )
 }
 
-/// `[[switch]]`, `[[cable]]` and `[[port]]` of a site's `vdnd.toml`.
+/// `[[switch]]`, `[[cable]]` and `[[port]]` of a site's `appliance.toml`.
 pub fn vdnd_tables(options: &Options, site: usize, host: &str) -> String {
     let mut text = String::new();
     for (index, bridge) in BRIDGES.iter().enumerate() {
@@ -215,7 +215,7 @@ pub fn vdnd_tables(options: &Options, site: usize, host: &str) -> String {
     text
 }
 
-/// The border's place in `vdnd.toml`.
+/// The border's place in `appliance.toml`.
 pub fn border_place() -> String {
     format!("{}/{}", BORDER.0, BORDER.1)
 }

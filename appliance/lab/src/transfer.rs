@@ -4,10 +4,10 @@
 use crate::{
     Options,
     capsule::Lab,
-    engine,
     load::{self, Machine},
     mover::{Mover, Told},
     place::Place,
+    pods::{self, Running},
     preflight::{self, Tree},
     scenario::{self, PORT, UID},
     shell::{self, SHORT},
@@ -15,7 +15,6 @@ use crate::{
     wan,
 };
 use anyhow::{Context, Result, bail, ensure};
-use dtn_api::local::Pod;
 use dtn_measure::{
     report::{Direction, LargeFileEvidence, SmallFilesEvidence, TransferEvidence},
     series::{Sample, rates},
@@ -45,58 +44,14 @@ const MOST_DIFFERENCES: usize = 100;
 pub struct End<'a> {
     /// The host.
     pub site: &'a Site,
-    /// The pod's container.
-    pub container: String,
-    /// A process in the pod's sandbox.
-    pub pid: u32,
-    /// The interface in the pod.
-    pub ifname: String,
-    /// The pod's addresses, without prefix length.
-    pub addresses: Vec<std::net::IpAddr>,
-}
-
-/// Finds the parts of a pod that a transfer needs.
-pub async fn end<'a>(lab: &'a Lab, site: &'a Site, pod: &Pod) -> Result<End<'a>> {
-    let container = pod.container_ids.get("xrootd").with_context(|| {
-        format!(
-            "the pod of {} has no container xrootd: {:?}",
-            site.name, pod.container_ids
-        )
-    })?;
-    let mut command = engine::podman(site, &lab.place, lab.setup()?);
-    command.args(["inspect", "--format", "{{.State.Pid}}", container]);
-    let text = shell::output(command, None, SHORT)
-        .await
-        .context("finding the pod's process")?;
-    let pid = text
-        .trim()
-        .parse()
-        .with_context(|| format!("podman told the process as {text:?}"))?;
-    let interface = pod
-        .interfaces
-        .first()
-        .with_context(|| format!("the pod of {} has no interface", site.name))?;
-    let addresses = interface
-        .ips
-        .iter()
-        .map(|ip| {
-            let bare = ip.split('/').next().unwrap_or(ip);
-            bare.parse()
-                .with_context(|| format!("the address {ip} of {}", site.name))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    Ok(End {
-        site,
-        container: container.clone(),
-        pid,
-        ifname: interface.ifname.to_string(),
-        addresses,
-    })
+    /// The pod.
+    pub pod: &'a Running,
 }
 
 /// `root://` of an end's server at one of its addresses.
 pub fn server(end: &End<'_>, ipv6: bool) -> Result<String> {
     let address = end
+        .pod
         .addresses
         .iter()
         .find(|address| address.is_ipv6() == ipv6)
@@ -181,13 +136,7 @@ pub(crate) fn in_pod(
     environment: &[&str],
     words: &[&str],
 ) -> Result<tokio::process::Command> {
-    let mut command = engine::podman(end.site, &lab.place, lab.setup()?);
-    command.arg("exec");
-    for pair in environment {
-        command.args(["--env", pair]);
-    }
-    command.arg(&end.container).args(words);
-    Ok(command)
+    pods::command(lab, end.site, end.pod, environment, words)
 }
 
 /// Lays the tree and the large file into the outgoing folder of a site, for the pod's user, on the
@@ -261,7 +210,7 @@ impl Counters {
         Ok(Self {
             machine: Machine::now()?,
             wan: wan::arrived().await?,
-            retransmits: load::retransmits(from.pid)? + load::retransmits(to.pid)?,
+            retransmits: load::retransmits(from.pod.pid)? + load::retransmits(to.pod.pid)?,
         })
     }
 }
@@ -328,7 +277,7 @@ pub async fn one_way(
     .map(str::to_owned);
     let before = Counters::read(from, to).await?;
     let began = Instant::now();
-    let (mut samples, watched) = (Vec::new(), (to.pid, to.ifname.clone()));
+    let (mut samples, watched) = (Vec::new(), (to.pod.pid, to.pod.ifname.clone()));
     let moving = crate::mover::run(Mover {
         lab,
         from,

@@ -335,6 +335,48 @@ fn links_and_firewall_that_were_there_stay_as_they_were() {
     lab.nothing_is_left("a lab beside other links");
 }
 
+#[test]
+fn the_host_of_a_cluster_has_folders_and_settings_of_its_own() {
+    if !root() {
+        return;
+    }
+    const PLACES: [&str; 4] = [
+        "/var/lib/kubelet",
+        "/var/lib/cni",
+        "/var/log/containers",
+        "/proc/sys/kernel/panic",
+    ];
+    let machine = || {
+        PLACES.map(|place| {
+            let entries =
+                fs::read_dir(place).map(|all| all.flatten().map(|e| e.path()).collect::<Vec<_>>());
+            (entries.ok(), fs::read_to_string(place).ok())
+        })
+    };
+    let before = machine();
+    let lab = Lab::new();
+    let up = lab.up_with(|plan| plan["engine"] = "kubernetes".into());
+    assert!(up.status.success(), "{up:?}");
+    let host = lab.host("busan").to_string();
+    let script = "touch /var/lib/kubelet/here /var/lib/cni/here /var/log/containers/here
+        cat /proc/sys/kernel/panic; echo 77 >/proc/sys/kernel/panic; cat /proc/sys/kernel/panic
+        awk '$5 == \"/\" {print ($7 ~ /^shared/)}' /proc/self/mountinfo";
+    let told = done(
+        Command::new("nsenter")
+            .args(["--target", &host, "--mount", "--pid", "--root", "--"])
+            .args(["sh", "-c", script]),
+    );
+    // what a kubelet wants to see is there, and what it writes is not the machine's; what is mounted
+    // for one container is seen by the next
+    assert_eq!(told, "10\n77\n1\n");
+    assert_eq!(machine(), before);
+    let kept = lab.state().join("sites/busan/kubelet/here");
+    assert!(kept.exists(), "the kubelet's folder is on the lab's disk");
+    dtn_lab::outer::down(&lab.state()).unwrap();
+    lab.nothing_is_left("a cluster's hosts");
+    assert_eq!(machine(), before);
+}
+
 /// A command in the network namespace of a site's host.
 fn at(host: u32) -> Command {
     let mut command = Command::new("nsenter");

@@ -39,6 +39,46 @@ pub struct LinkCounters {
     pub tx_dropped: u64,
 }
 
+/// What counts faults of a link since it was made: the parts that [`LinkCounters`] sums up, and how
+/// often the carrier came or went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LinkFaults {
+    /// Frames with a wrong checksum: a bad cable, module or connector.
+    pub crc: u64,
+    /// Frames of a length that cannot be.
+    pub length: u64,
+    /// Frames that were not whole bytes.
+    pub frame: u64,
+    /// Frames that came faster than the card could hand them on.
+    pub fifo: u64,
+    /// Frames for which no buffer was free: the host was too slow.
+    pub missed: u64,
+    /// Frames that the stack dropped when they came in.
+    pub dropped: u64,
+    /// Frames that could not be sent because the carrier was lost on the way.
+    pub carrier: u64,
+    /// How often the carrier came or went.
+    pub carrier_changes: u64,
+}
+
+impl LinkFaults {
+    /// What was added since an earlier reading.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let less = u64::saturating_sub;
+        Self {
+            crc: less(self.crc, earlier.crc),
+            length: less(self.length, earlier.length),
+            frame: less(self.frame, earlier.frame),
+            fifo: less(self.fifo, earlier.fifo),
+            missed: less(self.missed, earlier.missed),
+            dropped: less(self.dropped, earlier.dropped),
+            carrier: less(self.carrier, earlier.carrier),
+            carrier_changes: less(self.carrier_changes, earlier.carrier_changes),
+        }
+    }
+}
+
 /// A link as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LinkState {
@@ -87,6 +127,9 @@ pub struct LinkState {
     pub promiscuous: bool,
     /// Counters.
     pub counters: LinkCounters,
+    /// Counters of faults.
+    #[serde(default)]
+    pub faults: LinkFaults,
 }
 
 impl LinkState {
@@ -146,7 +189,16 @@ impl LinkState {
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::GsoMaxSize(size) => link.gso_max_size = Some(size),
                 LinkAttribute::GroMaxSize(size) => link.gro_max_size = Some(size),
-                LinkAttribute::Stats64(stats) => link.counters = counters(&stats),
+                LinkAttribute::Stats64(stats) => {
+                    link.counters = counters(&stats);
+                    link.faults = LinkFaults {
+                        carrier_changes: link.faults.carrier_changes,
+                        ..faults(&stats)
+                    };
+                }
+                LinkAttribute::CarrierChanges(times) => {
+                    link.faults.carrier_changes = u64::from(times);
+                }
                 _ => {}
             }
         }
@@ -172,6 +224,19 @@ fn counters(stats: &Stats64) -> LinkCounters {
         tx_packets: stats.tx_packets,
         tx_errors: stats.tx_errors,
         tx_dropped: stats.tx_dropped,
+    }
+}
+
+fn faults(stats: &Stats64) -> LinkFaults {
+    LinkFaults {
+        crc: stats.rx_crc_errors,
+        length: stats.rx_length_errors,
+        frame: stats.rx_frame_errors,
+        fifo: stats.rx_fifo_errors + stats.rx_over_errors,
+        missed: stats.rx_missed_errors,
+        dropped: stats.rx_dropped,
+        carrier: stats.tx_carrier_errors,
+        carrier_changes: 0,
     }
 }
 

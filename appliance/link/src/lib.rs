@@ -6,6 +6,7 @@
 //!   only; whether a NIC may be taken is decided elsewhere).
 //! * [`nic`]: the before-image of a NIC, its move into a sandbox in one message, and its way home.
 //! * [`macvlan`], [`link`]: links that are made and set; [`address`], [`route`]: what is put on them.
+//! * [`ethtool`], [`pcie`], [`block`], [`machine`]: how well hardware and host are, for who judges it.
 //! * [`qdisc`]: pacing by HTB, TBF or fq, read back from the kernel; [`tc`] holds the bytes.
 //! * [`sysctl`], [`counters`]: settings and counters of a namespace; [`nft`]: its packet filter.
 //! * [`wait`]: bounded waits on the kernel's own notifications.
@@ -14,22 +15,25 @@
 //! Everything is asynchronous on whatever tokio runtime calls it (current-thread in the plugins,
 //! multi-thread in the daemons) and costs a few hundred microseconds a call.
 //!
-//! Not here, because it needs `unsafe` ioctls or generic netlink: ring sizes, coalescing, pause
-//! frames and offload switches. They survive a move between namespaces, and the node image sets
-//! them in systemd `.link` files.
+//! Ring sizes, pause frames and offloads are read here and not set: they survive a move between
+//! namespaces, and the node image sets them in systemd `.link` files.
 
 pub mod address;
 pub mod atomic_file;
+pub mod block;
 pub mod conn;
 pub mod counters;
 mod error;
+pub mod ethtool;
 pub mod inventory;
 pub mod link;
+pub mod machine;
 pub mod macvlan;
 pub mod netns;
 pub mod nft;
 pub mod nic;
 pub mod owner;
+pub mod pcie;
 pub mod qdisc;
 pub mod route;
 pub mod storage;

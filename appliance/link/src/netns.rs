@@ -4,6 +4,8 @@
 //! closure and dies with it. A worker of a runtime never changes its namespace. This file is the
 //! only one of the appliance that calls `setns`.
 
+mod pins;
+
 use crate::{Conn, Error, Result};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -102,13 +104,15 @@ impl Netns {
             .mode(0o444)
             .open(path)
             .map_err(|e| Error::io(doing(), e))?;
-        let bound = mount(
-            Some(&self.proc_path()),
-            path,
-            None::<&str>,
-            MsFlags::MS_BIND,
-            None::<&str>,
-        );
+        let bound = pins::where_seen(|| {
+            mount(
+                Some(&self.proc_path()),
+                path,
+                None::<&str>,
+                MsFlags::MS_BIND,
+                None::<&str>,
+            )
+        });
         bound.map_err(|e| {
             // the empty file must not be taken for a namespace that is gone
             let _ = std::fs::remove_file(path);
@@ -245,7 +249,8 @@ pub fn unbind(path: &Path) -> Result<()> {
     let doing = || format!("unbinding the network namespace {}", path.display());
     // each bind on top of another goes; EINVAL: nothing is mounted here
     loop {
-        match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+        match pins::where_seen(|| umount2(path, flags)) {
             Ok(()) => continue,
             Err(Errno::EINVAL | Errno::ENOENT) => break,
             Err(e) => return Err(Error::io(doing(), e)),

@@ -252,6 +252,33 @@ pub async fn kinds(conn: &Conn, index: u32) -> Result<Vec<String>> {
     Ok(found.into_iter().map(|qdisc| qdisc.kind).collect())
 }
 
+/// Which of these kinds of qdisc this kernel has, built in or as a module: each is tried on the
+/// loopback of a namespace that is gone with the try. Needs root.
+pub async fn offered(kinds: &[&str]) -> Result<Vec<(String, bool)>> {
+    /// The first link of a namespace is its loopback.
+    const LOOPBACK: u32 = 1;
+    let conn = crate::Netns::create_unnamed()?.connect().await?;
+    let mut found = Vec::new();
+    for kind in kinds {
+        let doing = format!("trying the qdisc {kind}");
+        let mut root = TcMessage::with_index(wire_index(LOOPBACK));
+        root.header.parent = TcHandle::ROOT;
+        root.attributes.push(TcAttribute::Kind((*kind).to_owned()));
+        let root = RouteNetlinkMessage::NewQueueDiscipline(root);
+        let there = match conn.change(&doing, root, Mode::CreateOrReplace).await {
+            // one that wants options says so, and is there
+            Ok(()) => true,
+            Err(e) => match e.errno() {
+                Some(Errno::EPERM) => return Err(e),
+                _ => !lacks_kind(&e),
+            },
+        };
+        found.push(((*kind).to_owned(), there));
+        unpace(&conn, LOOPBACK).await?;
+    }
+    Ok(found)
+}
+
 /// An HTB at the root, read by its default class.
 struct Htb {
     pacing: Pacing,

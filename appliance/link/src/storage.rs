@@ -98,7 +98,7 @@ fn addresses(source: &str) -> impl Iterator<Item = IpAddr> + '_ {
 }
 
 /// `mountinfo` writes space, tab, newline and backslash as three octal digits.
-fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> String {
     [
         ("\\040", " "),
         ("\\011", "\t"),

@@ -3,6 +3,10 @@
 //! `/sys/class/net` shows the namespace in which it was *mounted*, whatever the thread that reads
 //! it; so the root is given, and a test or a lab host gives its own.
 
+mod function;
+
+pub use function::{FunctionFacts, Sriov};
+
 use crate::{Error, Result};
 use dtn_api::{PciAddress, Rate};
 use serde::{Deserialize, Serialize};
@@ -15,15 +19,6 @@ use std::{
 #[derive(Debug, Clone)]
 pub struct Sysfs {
     root: PathBuf,
-}
-
-/// Virtual functions of a NIC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sriov {
-    /// How many it can have.
-    pub total: u32,
-    /// How many it has now.
-    pub configured: u32,
 }
 
 /// The facts of one NIC; what a driver does not tell is `None`.
@@ -39,10 +34,8 @@ pub struct NicFacts {
     pub speed: Option<Rate>,
     /// `full` or `half`.
     pub duplex: Option<String>,
-    /// What it can do of SR-IOV.
-    pub sriov: Option<Sriov>,
-    /// It is a virtual function itself.
-    pub is_virtual_function: bool,
+    /// What else its PCI function is.
+    pub function: FunctionFacts,
 }
 
 impl Sysfs {
@@ -78,24 +71,16 @@ impl Sysfs {
             Some(address) => self.root.join("bus/pci/devices").join(address.as_str()),
             None => device.clone(),
         };
-        let sriov = match (
-            number(&function.join("sriov_totalvfs"))?,
-            number(&function.join("sriov_numvfs"))?,
-        ) {
-            (Some(total), configured) if total > 0 => Some(Sriov {
-                total: total.try_into().unwrap_or(u32::MAX),
-                configured: configured.unwrap_or(0).try_into().unwrap_or(u32::MAX),
-            }),
-            _ => None,
-        };
         Ok(NicFacts {
             driver: link_name(&device.join("driver"))?,
             // -1: the machine does not say
             numa_node: number(&function.join("numa_node"))?.and_then(|node| node.try_into().ok()),
             speed: speed(number(&class.join("speed"))?),
             duplex: text(&class.join("duplex"))?.filter(|duplex| duplex != "unknown"),
-            sriov,
-            is_virtual_function: function.join("physfn").exists(),
+            function: match &pci {
+                Some(_) => function::read(&function)?,
+                None => FunctionFacts::default(),
+            },
             pci,
         })
     }
@@ -166,7 +151,7 @@ fn speed(megabits: Option<i64>) -> Option<Rate> {
 }
 
 /// The PCI function that a device link leads to, or stands below (virtio, auxiliary devices).
-fn pci_above(device: &Path) -> Result<Option<PciAddress>> {
+pub(crate) fn pci_above(device: &Path) -> Result<Option<PciAddress>> {
     match fs::canonicalize(device) {
         Ok(path) => Ok(path
             .ancestors()
@@ -177,31 +162,41 @@ fn pci_above(device: &Path) -> Result<Option<PciAddress>> {
     }
 }
 
-fn link_name(link: &Path) -> Result<Option<String>> {
+pub(crate) fn link_name(link: &Path) -> Result<Option<String>> {
     match fs::read_link(link) {
         Ok(target) => Ok(target
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        // below a file: the device has no such part
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         Err(e) => Err(Error::io(format!("reading {}", link.display()), e)),
     }
 }
 
-fn text(file: &Path) -> Result<Option<String>> {
+pub(crate) fn text(file: &Path) -> Result<Option<String>> {
     match fs::read_to_string(file) {
         Ok(text) => Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty())),
         // EINVAL: "ask again when the link is up"; EOPNOTSUPP, EIO: the driver does not know
         Err(e)
-            if e.kind() == io::ErrorKind::NotFound
-                || matches!(
-                    e.raw_os_error().map(nix::errno::Errno::from_raw),
-                    Some(
-                        nix::errno::Errno::EINVAL
-                            | nix::errno::Errno::EOPNOTSUPP
-                            | nix::errno::Errno::EIO
-                            | nix::errno::Errno::ENODEV
-                    )
-                ) =>
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) || matches!(
+                e.raw_os_error().map(nix::errno::Errno::from_raw),
+                Some(
+                    nix::errno::Errno::EINVAL
+                        | nix::errno::Errno::EOPNOTSUPP
+                        | nix::errno::Errno::EIO
+                        | nix::errno::Errno::ENODEV
+                )
+            ) =>
         {
             Ok(None)
         }
@@ -209,11 +204,11 @@ fn text(file: &Path) -> Result<Option<String>> {
     }
 }
 
-fn number(file: &Path) -> Result<Option<i64>> {
+pub(crate) fn number(file: &Path) -> Result<Option<i64>> {
     Ok(text(file)?.and_then(|text| text.parse().ok()))
 }
 
-fn entries(folder: &Path) -> Result<Vec<String>> {
+pub(crate) fn entries(folder: &Path) -> Result<Vec<String>> {
     let doing = || format!("listing {}", folder.display());
     let listing = match fs::read_dir(folder) {
         Ok(listing) => listing,
@@ -240,8 +235,9 @@ mod tests {
         fs::write(file, content).unwrap();
     }
 
-    /// A mlx5 port with virtual functions and a virtio NIC, as kernels lay them out.
-    fn imitation() -> tempfile::TempDir {
+    /// A mlx5 port with two virtual functions, of which one is shown, and a virtio NIC, as kernels
+    /// lay them out.
+    pub(super) fn imitation() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         let mlx = "devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0";
@@ -250,6 +246,23 @@ mod tests {
         put(root, &format!("{mlx}/numa_node"), "1\n");
         put(root, &format!("{mlx}/sriov_totalvfs"), "8\n");
         put(root, &format!("{mlx}/sriov_numvfs"), "2\n");
+        put(
+            root,
+            &format!("{mlx}/infiniband/mlx5_0/node_type"),
+            "1: CA\n",
+        );
+        let virtual_one = "devices/pci0000:3a/0000:3a:00.0/0000:3b:00.2";
+        put(
+            root,
+            &format!("{virtual_one}/net/ens1f0v0/speed"),
+            "100000\n",
+        );
+        put(
+            root,
+            &format!("{virtual_one}/infiniband/mlx5_2/node_type"),
+            "1: CA\n",
+        );
+        symlink("../0000:3b:00.0", root.join(virtual_one).join("physfn")).unwrap();
         put(root, "bus/pci/drivers/mlx5_core/bind", "");
         symlink(
             "../../../../bus/pci/drivers/mlx5_core",
@@ -263,6 +276,7 @@ mod tests {
         fs::create_dir_all(root.join("bus/pci/devices")).unwrap();
         for (nic, device, function) in [
             ("ens1f0", mlx, mlx),
+            ("ens1f0v0", virtual_one, virtual_one),
             ("eth0", virtio, "devices/pci0000:00/0000:00:03.0"),
         ] {
             let place = root.join(device).join("net").join(nic);
@@ -283,14 +297,8 @@ mod tests {
         assert_eq!(facts.numa_node, Some(1));
         assert_eq!(facts.speed, Some(Rate::from_bps(100_000_000_000)));
         assert_eq!(facts.duplex.as_deref(), Some("full"));
-        assert_eq!(
-            facts.sriov,
-            Some(Sriov {
-                total: 8,
-                configured: 2
-            })
-        );
-        assert!(!facts.is_virtual_function);
+        assert_eq!(facts.function.sriov.unwrap().configured, 2);
+        assert_eq!(facts.function.physical_function, None);
     }
 
     #[test]
@@ -301,7 +309,7 @@ mod tests {
         let pci = facts.pci.unwrap();
         assert_eq!(pci.as_str(), "0000:00:03.0");
         assert_eq!(
-            (facts.speed, facts.numa_node, facts.sriov),
+            (facts.speed, facts.numa_node, facts.function.sriov),
             (None, None, None)
         );
         assert_eq!(sysfs.names_at(&pci).unwrap(), ["eth0"]);

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
 mod gateways;
+mod placement;
 pub use gateways::{GatewayEvidence, Knock, RuleChange};
+pub use placement::{EngineEvidence, ListedHost, PodEvidence};
 
 /// Version of the JSON; it changes when a field changes its meaning.
 pub const REPORT_VERSION: u32 = 1;
@@ -133,6 +135,9 @@ pub struct FabricEvidence {
     pub request_to_active_ms: Option<f64>,
     /// Frames that the switches' meters dropped; `None` without meters.
     pub meter_drops: Option<u64>,
+    /// The pods as the fabric's own controller lists them, where it has a list of hosts.
+    #[serde(default)]
+    pub hosts: Vec<ListedHost>,
 }
 
 /// The evidence of one run.
@@ -148,6 +153,12 @@ pub struct Report {
     pub sites: Vec<String>,
     /// `dedicated` or `shared`.
     pub nic: String,
+    /// What ran the pods.
+    #[serde(default)]
+    pub engine: EngineEvidence,
+    /// The pods that the files moved between.
+    #[serde(default)]
+    pub pods: Vec<PodEvidence>,
     /// MTU in bytes.
     pub mtu: u32,
     /// Round trip that was asked for, milliseconds.
@@ -216,8 +227,15 @@ impl Report {
             "NIC, MTU, RTT",
             format!("{}, {} bytes, {} ms", self.nic, self.mtu, self.rtt_ms),
         );
+        row("engine", self.engine.line());
+        for pod in &self.pods {
+            row("pod", pod.line());
+        }
         row("wide-area link", self.wan.line());
         row("fabric", self.fabric.line());
+        for host in &self.fabric.hosts {
+            row("listed by the fabric", host.line());
+        }
         row(
             "slice",
             format!(

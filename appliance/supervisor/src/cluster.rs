@@ -3,7 +3,8 @@
 //! [`publish`] says what is offered (pure) and [`slices`] keeps the cluster's ResourceSlice so;
 //! [`register`] and [`serve`] speak with the kubelet; [`claim`] reads what a claim asks (pure),
 //! [`prepare`] has it before the pod's sandbox is made and gives it back, [`book`] remembers it;
-//! [`status`] writes into the claim how it went; [`sweep`] finds what the kubelet forgot.
+//! [`status`] writes into the claim how it went; [`sweep`] finds what the kubelet forgot;
+//! [`counts`] counts for metrics.
 //!
 //! Traffic that flows needs none of this, and neither does a pod that is prepared already: that is
 //! answered from the disk, with the API server away.
@@ -11,6 +12,7 @@
 pub mod book;
 pub mod claim;
 pub mod contracts;
+pub mod counts;
 mod health;
 pub mod prepare;
 pub mod publish;
@@ -20,8 +22,9 @@ mod slices;
 mod status;
 mod sweep;
 
-use crate::{Host, config::KubernetesConfig, pods::Pods};
+use crate::{Host, config::KubernetesConfig, metrics::Node, pods::Pods};
 use dtn_api::{Problem, local::Check, problem::Kind};
+use k8s_openapi::api::resource::v1::Device;
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -53,6 +56,7 @@ struct Inner {
     /// Something changed that claims show.
     tell: Notify,
     health: watch::Sender<Vec<contracts::health::DeviceHealth>>,
+    counts: counts::Counts,
 }
 
 #[derive(Clone)]
@@ -73,7 +77,7 @@ struct Seen {
     /// How many NICs are published; `None` before they are.
     published: Option<usize>,
     /// As which devices, by name.
-    devices: BTreeMap<String, k8s_openapi::api::resource::v1::Device>,
+    devices: BTreeMap<String, Device>,
     /// Why not.
     publishing: Option<String>,
     /// NICs that are not offered, and why.
@@ -85,7 +89,7 @@ struct Seen {
 impl Cluster {
     /// Where the configuration says so. Nothing is asked of anyone yet.
     pub fn new(host: &Arc<Host>, pods: &Pods) -> Option<Self> {
-        let config = host.config.kubernetes.clone()?;
+        let config = host.config().kubernetes.clone()?;
         Some(Self(Arc::new(Inner {
             host: host.clone(),
             pods: pods.clone(),
@@ -96,6 +100,7 @@ impl Cluster {
             publish: Notify::new(),
             tell: Notify::new(),
             health: watch::Sender::new(Vec::new()),
+            counts: counts::Counts::default(),
         })))
     }
 
@@ -145,6 +150,27 @@ impl Cluster {
             name: "kubernetes".to_owned(),
             ok,
             detail: words.join("; "),
+        }
+    }
+
+    /// How the host stands as a node, for metrics.
+    pub fn metrics(&self) -> Node {
+        let (entries, torn) = book::list(&self.0.host.places).unwrap_or_else(|problem| {
+            tracing::warn!("counting claims: {problem}");
+            Default::default()
+        });
+        let whole = entries.iter().filter(|entry| entry.is_whole()).count();
+        let seen = self.seen();
+        let tainted = |device: &&Device| device.taints.as_ref().is_some_and(|t| !t.is_empty());
+        Node {
+            registered: matches!(seen.registered, Some(Ok(()))),
+            publishing: seen.publishing.is_none() && seen.published.is_some(),
+            devices: seen.devices.len() as u64,
+            tainted: seen.devices.values().filter(tainted).count() as u64,
+            left_out: seen.left_out.len() as u64,
+            prepared: whole as u64,
+            unfinished: (entries.len() - whole + torn.len()) as u64,
+            counts: self.0.counts.clone(),
         }
     }
 
@@ -206,8 +232,18 @@ impl Cluster {
         Ok(client)
     }
 
-    /// One call of the API server: `doing` says what, for the error.
+    /// One call of the API server: `what` it is is counted, `doing` says it, for the error.
     async fn call<T>(
+        &self,
+        what: counts::Call,
+        doing: &str,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Problem> {
+        let outcome = self.answer(doing, call).await;
+        self.0.counts.called(what, &outcome);
+        outcome
+    }
+    async fn answer<T>(
         &self,
         doing: &str,
         call: impl Future<Output = Result<T, kube::Error>>,

@@ -1,19 +1,24 @@
 //! The supervisor's configuration: TOML and drop-ins in, a [`Config`] that cannot be wrong out.
 //!
-//! Layers, the later wins: built-in defaults < `dtnd.toml` < `dtnd.toml.d/*.toml` in the order of
-//! their names (tables are merged, lists are appended to). All problems are found in one pass, each
-//! with the path of its field and the file it stands in; nothing is used when there is one.
-//! `config/dtnd.toml` of the source tree is the reference: every field with its meaning.
+//! It is the host's part of the one file `appliance.toml`; the domain's part is vdnd's. Layers, the
+//! later wins: built-in defaults < the maker's < `appliance.toml` < `appliance.d/*.toml` in the order
+//! of their names < the command line (tables are merged, lists are appended to). All problems are
+//! found in one pass, each with the path of its field and the line it stands in; nothing is used
+//! when there is one. `config/appliance.toml` of the source tree is the reference: every field with
+//! its meaning.
 
 mod gateways;
 mod kubernetes;
+mod tables;
 
+pub use dtn_api::Pattern;
 pub use gateways::GatewayConfig;
 pub use kubernetes::KubernetesConfig;
+pub use tables::TABLES;
 
 use dtn_api::{
     IfName, MacAddress, Name, PciAddress, Rate, Span,
-    layered::{self, Reader},
+    layered::{self, DOMAIN_TABLES, HOST_TABLES, Reader},
     nic::NicClass,
 };
 use std::{
@@ -22,73 +27,32 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use dtn_api::layered::{ConfigError, ConfigProblem, Loaded, Severity};
+pub use dtn_api::layered::{
+    ConfigError, ConfigProblem, DEFAULT_FILE, Loaded, Setting, Severity, Sources,
+};
 
-/// Where the configuration is looked for when no other file is named.
-pub const DEFAULT_FILE: &str = "/etc/dtn/dtnd.toml";
 /// The only version of the format so far.
 pub const VERSION: i64 = 1;
 
-/// Every field, by its table; the first is the file itself.
-pub const FIELDS: &[(&str, &[&str])] = &[
-    (
-        "",
-        &[
-            "version",
-            "host",
-            "nic",
-            "gateway",
-            "podman",
-            "kubernetes",
-            "cni",
-            "workloads",
-            "data",
-            "tuning",
-            "log",
-            "metrics",
-        ],
-    ),
-    ("host", &["name"]),
-    (
-        "nic",
-        &["name", "pci", "mac", "class", "speed", "share-with"],
-    ),
-    (
-        "gateway",
-        &[
-            "name",
-            "inside",
-            "outside",
-            "addresses",
-            "routers",
-            "networks",
-            "nat",
-        ],
-    ),
-    ("podman", &["socket"]),
-    ("kubernetes", &["node", "kubeconfig", "kubelet-dir"]),
-    ("cni", &["bin-dir"]),
-    ("workloads", &["dir"]),
-    ("data", &["dir"]),
-    ("tuning", &["rtt"]),
-    ("log", &["level"]),
-    ("metrics", &["listen"]),
-];
-
-fn fields(table: &str) -> &'static [&'static str] {
-    FIELDS
-        .iter()
-        .find(|(name, _)| *name == table)
-        .map_or(&[], |(_, keys)| keys)
+fn fields(table: &str) -> Vec<&'static str> {
+    layered::fields::keys(TABLES, table)
 }
 
 /// Reads the configuration at `file` with its drop-ins.
 pub fn load(file: &Path) -> Result<Loaded<Config>, ConfigError> {
-    layered::load(file, Config::read)
+    load_from(&Sources::new(file))
+}
+/// Reads the configuration that these layers make.
+pub fn load_from(sources: &Sources) -> Result<Loaded<Config>, ConfigError> {
+    layered::load(sources, TABLES, Config::read)
 }
 /// Every problem of the configuration at `file`, warnings too. An absent file is an error still.
 pub fn check_file(file: &Path) -> Result<Vec<ConfigProblem>, ConfigError> {
-    layered::check_file(file, Config::read)
+    check(&Sources::new(file))
+}
+/// Every problem of the configuration that these layers make, warnings too.
+pub fn check(sources: &Sources) -> Result<Vec<ConfigProblem>, ConfigError> {
+    layered::check(sources, Config::read)
 }
 
 /// How the site tells one of its NICs.
@@ -100,6 +64,41 @@ pub enum NicSelector {
     Pci(PciAddress),
     /// By its permanent hardware address, or the current one where the driver tells none.
     Mac(MacAddress),
+    /// Each whose name on the host is like this.
+    Names(Pattern),
+    /// Each that sits where the address is like this.
+    Slots(Pattern),
+}
+impl NicSelector {
+    /// Whether it can mean several NICs.
+    pub fn is_pattern(&self) -> bool {
+        matches!(self, Self::Names(_) | Self::Slots(_))
+    }
+    /// Whether this is how a file writes it.
+    pub fn is_written(&self, text: &str) -> bool {
+        match self {
+            Self::Name(name) => name.as_str() == text,
+            Self::Names(pattern) => pattern.to_string() == text,
+            Self::Pci(pci) => pci.to_string().eq_ignore_ascii_case(text),
+            Self::Mac(mac) => mac.to_string().eq_ignore_ascii_case(text),
+            Self::Slots(pattern) => pattern.to_string().eq_ignore_ascii_case(text),
+        }
+    }
+    /// Whether both can mean the same NIC, as far as the file alone can tell.
+    fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Names(pattern), Self::Name(name)) | (Self::Name(name), Self::Names(pattern)) => {
+                pattern.matches(name.as_str())
+            }
+            (Self::Slots(pattern), Self::Pci(pci)) | (Self::Pci(pci), Self::Slots(pattern)) => {
+                pattern.matches(pci.as_ref())
+            }
+            (Self::Names(a), Self::Names(b)) | (Self::Slots(a), Self::Slots(b)) => {
+                a == b || a.may_meet(b)
+            }
+            _ => self == other,
+        }
+    }
 }
 impl fmt::Display for NicSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,6 +106,8 @@ impl fmt::Display for NicSelector {
             Self::Name(name) => write!(f, "name {name}"),
             Self::Pci(pci) => write!(f, "PCI address {pci}"),
             Self::Mac(mac) => write!(f, "MAC address {mac}"),
+            Self::Names(pattern) => write!(f, "name {pattern}"),
+            Self::Slots(pattern) => write!(f, "PCI address {pattern}"),
         }
     }
 }
@@ -155,19 +156,17 @@ impl Config {
     /// Reads the merged tables. Every problem goes to the reader; a value that could not be read
     /// is replaced by something harmless, as the result is not used then.
     pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        for (table, keys) in FIELDS
-            .iter()
-            .filter(|(table, _)| !matches!(*table, "nic" | "gateway"))
-        {
-            reader.known(table, keys);
+        reader.known("", &layered::top_level());
+        let single = TABLES.iter().filter(|table| !table.many());
+        for table in single.filter(|table| !table.name.is_empty()) {
+            reader.known(table.name, &table.keys());
         }
-        match reader.integer("version") {
-            Some(VERSION) => {}
-            Some(other) => reader.error(
-                "version",
-                format!("{other} is not known to this build: it reads version {VERSION}"),
-            ),
-            None => reader.missing("version", "write version = 1"),
+        reader.version(VERSION);
+        if !reader.has_any(HOST_TABLES) && reader.has_any(DOMAIN_TABLES) {
+            let why = "is missing: it is [host] with a name that makes a host a DTN; write it, or do \
+                       not start dtnd here";
+            reader.error("host", why.into());
+            return None;
         }
         let host = reader.parse::<Name>("host.name");
         if host.is_none() {
@@ -226,15 +225,11 @@ fn read_nics(reader: &mut Reader<'_>) -> Vec<NicConfig> {
     }
     for index in 0..count {
         let at = format!("nic[{index}]");
-        reader.known(&at, fields("nic"));
+        reader.known(&at, &fields("nic"));
         let before = reader.errors();
         let selectors: Vec<NicSelector> = [
-            reader
-                .parse::<IfName>(&format!("{at}.name"))
-                .map(NicSelector::Name),
-            reader
-                .parse::<PciAddress>(&format!("{at}.pci"))
-                .map(NicSelector::Pci),
+            read_name(reader, &format!("{at}.name")),
+            read_slot(reader, &format!("{at}.pci")),
             reader
                 .parse::<MacAddress>(&format!("{at}.mac"))
                 .map(NicSelector::Mac),
@@ -272,8 +267,17 @@ fn read_nics(reader: &mut Reader<'_>) -> Vec<NicConfig> {
         let Some(selector) = selectors.into_iter().next() else {
             continue;
         };
-        if let Some(first) = nics.iter().position(|nic| nic.selector == selector) {
-            reader.error(&at, format!("{selector} is given already, by nic[{first}]"));
+        if let Some(first) = nics.iter().position(|nic| nic.selector.meets(&selector)) {
+            let why = match &nics[first].selector {
+                same if *same == selector => {
+                    format!("{selector} is given already, by nic[{first}]")
+                }
+                other => format!(
+                    "{selector} and {other} of nic[{first}] can be the same NIC: let one of them \
+                     match less"
+                ),
+            };
+            reader.error(&at, why);
         }
         nics.push(NicConfig {
             selector,
@@ -283,6 +287,47 @@ fn read_nics(reader: &mut Reader<'_>) -> Vec<NicConfig> {
         });
     }
     nics
+}
+
+/// A name, or a pattern of names.
+fn read_name(reader: &mut Reader<'_>, path: &str) -> Option<NicSelector> {
+    if !is_pattern(reader, path) {
+        return reader.parse::<IfName>(path).map(NicSelector::Name);
+    }
+    let pattern = reader.parse::<Pattern>(path)?;
+    // "e*" would be nearly every NIC that there is
+    if pattern.start().len() < 2 {
+        let why = format!(
+            "{:?} matches too much: begin with two letters at least, as \"ens*\"",
+            pattern.to_string()
+        );
+        reader.error(path, why);
+        return None;
+    }
+    Some(NicSelector::Names(pattern))
+}
+
+/// A PCI address, or a pattern of them.
+fn read_slot(reader: &mut Reader<'_>, path: &str) -> Option<NicSelector> {
+    if !is_pattern(reader, path) {
+        return reader.parse::<PciAddress>(path).map(NicSelector::Pci);
+    }
+    let pattern: Pattern = reader.parse::<Pattern>(path)?.in_lower_case();
+    // "0000:" is where everything sits
+    if pattern.start().len() < 6 {
+        let why = format!(
+            "{:?} matches too much: begin with the bus at least, as \"0000:3b:*\"",
+            pattern.to_string()
+        );
+        reader.error(path, why);
+        return None;
+    }
+    Some(NicSelector::Slots(pattern))
+}
+
+/// Whether a pattern is written there; what is no text is told by who reads it.
+fn is_pattern(reader: &Reader<'_>, path: &str) -> bool {
+    reader.is_text(path, Pattern::is_meant)
 }
 
 /// A valid configuration for tests of other modules.

@@ -3,56 +3,84 @@
 //! manager starts it anew; pods go on meanwhile.
 
 use crate::{
-    Config, Host, Places, cluster,
+    Config, Host, Places, certificate, cluster,
     cluster::Cluster,
     declare,
     driver::Negotiations,
     gateway::{self, Gateways},
     local_api::{self, Views, serve},
-    notify::{self, Ping},
     pods::{self, Pods},
-    releases, renew,
+    releases,
+    reload::Reload,
+    renew,
     renew::Leases,
     slices,
+    trial::Trials,
+    watchdog::{self, Ping},
 };
 use anyhow::{Context, Result, bail};
-use std::{sync::Arc, time::Duration};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
-    task::JoinSet,
+use dtn_service::{
+    notify,
+    reload::{Reading, Reloads},
 };
+use futures_util::future::BoxFuture;
+use std::{sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Between two words to the service manager.
 const STATUS: Duration = Duration::from_secs(10);
 
-/// Runs until SIGTERM or SIGINT.
-pub async fn run(config: Config, places: Places) -> Result<()> {
-    let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let asked = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        asked.cancel();
-    });
-    run_until(config, places, stop).await
+/// Runs until SIGTERM or SIGINT; on SIGHUP the configuration is read again.
+pub async fn run(config: Config, places: Places, reading: Reading) -> Result<()> {
+    // before the rest is put together: the signal would end the process until then
+    let reloads = Reloads::listen(places.reload()).context("listening for SIGHUP")?;
+    let stop = dtn_service::stop::asked().context("listening for SIGTERM and SIGINT")?;
+    serve(config, places, reading, stop, Some(reloads)).await
 }
 
-/// Runs until it is stopped.
+/// Runs until it is stopped, with a configuration that is not read again.
 pub async fn run_until(config: Config, places: Places, stop: CancellationToken) -> Result<()> {
+    serve(config, places, Reading::default(), stop, None).await
+}
+
+/// Runs until it is stopped; the configuration is read again when a caller asks for it.
+pub async fn run_reading(
+    config: Config,
+    places: Places,
+    reading: Reading,
+    stop: CancellationToken,
+) -> Result<()> {
+    serve(config, places, reading, stop, None).await
+}
+
+/// Boxed: its code is made in this crate, once, and not again in each program and test that awaits it.
+fn serve(
+    config: Config,
+    places: Places,
+    reading: Reading,
+    stop: CancellationToken,
+    reloads: Option<Reloads>,
+) -> BoxFuture<'static, Result<()>> {
+    Box::pin(begin(config, places, reading, stop, reloads))
+}
+
+async fn begin(
+    config: Config,
+    places: Places,
+    reading: Reading,
+    stop: CancellationToken,
+    mut reloads: Option<Reloads>,
+) -> Result<()> {
+    notify::starting("trying the state folder");
     places.create()?;
     let lock = serve::only_one(&places.socket()).context("making sure that no other dtnd runs")?;
     sweep(&places);
-    notify::probe(&places)
+    watchdog::probe(&places)
         .await
         .context("trying the state folder")?;
 
+    notify::starting("looking at the NICs");
     let host = Host::new(config, places);
     let look = host
         .inventory
@@ -64,6 +92,7 @@ pub async fn run_until(config: Config, places: Places, stop: CancellationToken) 
         missing = look.missing.len(),
         "inventory"
     );
+    notify::starting("taking up what was asked before");
     host.uplink.open().context("reading who this host is")?;
     let negotiations = Negotiations::new(host.clone());
     negotiations.recover().context("taking up negotiations")?;
@@ -71,6 +100,9 @@ pub async fn run_until(config: Config, places: Places, stop: CancellationToken) 
     let pods = Pods::new(host.clone()).context("preparing to speak with podman")?;
     let gateways = Gateways::new(host.clone());
     let node = Cluster::new(&host, &pods);
+    let (metrics_to, metrics_from) = mpsc::channel(1);
+    let reload = Reload::new(host.clone(), reading, metrics_to.clone());
+    let trials = Trials::new(host.clone(), reload.clone());
     let views = Arc::new(Views::new(
         host.clone(),
         negotiations.clone(),
@@ -78,29 +110,30 @@ pub async fn run_until(config: Config, places: Places, stop: CancellationToken) 
         pods.clone(),
         gateways.clone(),
         node.clone(),
+        trials.clone(),
     ));
 
     let socket = host.places.socket();
-    let listener = serve::unix(&socket, &lock)
+    let listener = serve::listen(&socket, &lock)
         .with_context(|| format!("listening on {}", socket.display()))?;
-    let metrics = match host.config.metrics_listen {
-        Some(address) => Some(
-            TcpListener::bind(address)
-                .await
-                .with_context(|| format!("listening on {address} (metrics.listen)"))?,
-        ),
-        None => None,
-    };
+    let own = listener.own;
+    if let Some(address) = host.config().metrics_listen {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listening on {address} (metrics.listen)"))?;
+        metrics_to
+            .try_send(Some(listener))
+            .context("serving metrics")?;
+    }
 
     let mut parts = JoinSet::new();
     let router = local_api::router(views.clone());
     parts.spawn(serve::run(listener, router, stop.clone()));
-    if let Some(listener) = metrics {
-        let router = local_api::metrics_router(views.clone());
-        parts.spawn(serve::run(listener, router, stop.clone()));
-    }
+    parts.spawn(serve_metrics(metrics_from, views.clone(), stop.clone()));
+    parts.spawn(trials.run(stop.clone()));
     parts.spawn(declare::run(host.clone(), negotiations, stop.clone()));
     parts.spawn(renew::run(host.clone(), leases, stop.clone()));
+    parts.spawn(certificate::run(host.clone(), stop.clone()));
     parts.spawn(releases::run(host.clone(), stop.clone()));
     parts.spawn(pods::run(pods, stop.clone()));
     parts.spawn(gateway::run(gateways, stop.clone()));
@@ -109,16 +142,16 @@ pub async fn run_until(config: Config, places: Places, stop: CancellationToken) 
     }
     parts.spawn(slices::watch_ends(host.uplink.watch(), stop.clone()));
     let (ping, pings) = mpsc::channel(1);
-    let watchdog = notify::watchdog(host.places.clone(), ping, stop.clone());
+    let watchdog = watchdog::feed(host.places.clone(), ping, stop.clone());
     tokio::spawn(watchdog);
 
-    notify::ready();
-    tracing::info!(host = %host.config.host, socket = %socket.display(), "dtnd serves");
-    let outcome = main_loop(&views, &mut parts, pings, &stop).await;
+    notify::ready("serving");
+    tracing::info!(host = %host.config().host, socket = %socket.display(), "dtnd serves");
+    let outcome = main_loop(&views, &reload, &mut parts, pings, &mut reloads, &stop).await;
     notify::stopping();
     stop.cancel();
     while parts.join_next().await.is_some() {}
-    if let Err(e) = std::fs::remove_file(&socket) {
+    if own && let Err(e) = std::fs::remove_file(&socket) {
         tracing::debug!("removing {}: {e}", socket.display());
     }
     outcome
@@ -127,8 +160,10 @@ pub async fn run_until(config: Config, places: Places, stop: CancellationToken) 
 /// Answers the watchdog, tells how it stands, and watches over the parts.
 async fn main_loop(
     views: &Views,
+    reload: &Reload,
     parts: &mut JoinSet<()>,
     mut pings: mpsc::Receiver<Ping>,
+    reloads: &mut Option<Reloads>,
     stop: &CancellationToken,
 ) -> Result<()> {
     let mut clock = tokio::time::interval(STATUS);
@@ -140,7 +175,18 @@ async fn main_loop(
                 // whoever asked has given up when it cannot be told
                 let _ = ping.send(());
             }
-            _ = clock.tick() => notify::status(&views.status().await.next),
+            () = asked(reloads) => if let Some(reloads) = reloads {
+                let again = async {
+                    let changed = reload.now().await;
+                    changed.map_or_else(|no| Err(no.to_string()), |yes| Ok(yes.to_string()))
+                };
+                reloads.carry(again).await;
+            },
+            _ = clock.tick() => {
+                // a pod may be gone that a change waited for
+                reload.again().await;
+                notify::status(&views.status().await.next);
+            }
             Some(ended) = parts.join_next() => {
                 if stop.is_cancelled() {
                     return Ok(());
@@ -154,9 +200,47 @@ async fn main_loop(
     }
 }
 
+/// Waits until a reload is asked for.
+async fn asked(reloads: &mut Option<Reloads>) {
+    match reloads {
+        Some(reloads) => reloads.asked().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Serves metrics on the listener that came last, or on none.
+async fn serve_metrics(
+    mut listeners: mpsc::Receiver<Option<TcpListener>>,
+    views: Arc<Views>,
+    stop: CancellationToken,
+) {
+    let mut one: Option<(CancellationToken, JoinSet<()>)> = None;
+    loop {
+        let next = tokio::select! {
+            () = stop.cancelled() => None,
+            next = listeners.recv() => next,
+        };
+        if let Some((own, mut serving)) = one.take() {
+            own.cancel();
+            while serving.join_next().await.is_some() {}
+        }
+        let Some(listener) = next else {
+            // nobody can ask for another one any more
+            return stop.cancelled().await;
+        };
+        if let Some(listener) = listener {
+            let (own, mut serving) = (stop.child_token(), JoinSet::new());
+            let router = local_api::metrics_router(views.clone());
+            serving.spawn(serve::run(listener, router, own.clone()));
+            one = Some((own, serving));
+        }
+    }
+}
+
 /// Removes what cut-off writes left.
 fn sweep(places: &Places) {
     for folder in [
+        places.state(),
         places.negotiations(),
         places.gateways(),
         places.identity(),

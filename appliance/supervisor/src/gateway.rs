@@ -20,7 +20,7 @@ pub(crate) use carry::is_outside;
 pub use carry::{is_key, key};
 
 use crate::{
-    Host,
+    Config, Host,
     config::{GatewayConfig, NicSelector},
     failpoint,
 };
@@ -67,6 +67,21 @@ impl Gateways {
     fn seen(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, LocalGateway>> {
         self.0.seen.lock().unwrap_or_else(|e| e.into_inner())
     }
+    /// Takes up the gateways of a configuration; those that it says the same of go on.
+    fn stand(&self, config: &Config, all: &mut Vec<Standing>) {
+        let mut before = std::mem::take(all);
+        for gateway in &config.gateways {
+            let same = before
+                .iter()
+                .position(|standing| standing.config == *gateway);
+            all.push(match same {
+                Some(at) => before.swap_remove(at),
+                None => Standing::new(gateway),
+            });
+        }
+        let named = |name: &Name| config.gateways.iter().any(|one| one.name == *name);
+        self.seen().retain(|name, _| named(name));
+    }
     /// All of them.
     pub fn list(&self) -> Vec<LocalGateway> {
         self.seen().values().cloned().collect()
@@ -74,7 +89,8 @@ impl Gateways {
     /// Whether each forwards.
     pub fn checks(&self) -> Vec<Check> {
         let seen = self.seen();
-        let configured = self.0.host.config.gateways.iter();
+        let config = self.0.host.config();
+        let configured = config.gateways.iter();
         let of = |config: &GatewayConfig| {
             let (ok, detail) = match seen.get(&config.name) {
                 None => (false, "it is being set up".to_owned()),
@@ -98,7 +114,8 @@ pub(crate) fn has_whole(host: &Host, nic: &Nic) -> bool {
     let Some(config) = host.inventory.configured(nic) else {
         return false;
     };
-    let mut gateways = host.config.gateways.iter();
+    let site = host.config();
+    let mut gateways = site.gateways.iter();
     config.class == NicClass::Dedicated && gateways.any(|g| g.outside == config.selector)
 }
 
@@ -106,11 +123,17 @@ pub(crate) fn has_whole(host: &Host, nic: &Nic) -> bool {
 pub async fn run(gateways: Gateways, stop: CancellationToken) {
     let host = gateways.0.host.clone();
     let mut slices = host.uplink.watch();
-    let mut all: Vec<Standing> = host.config.gateways.iter().map(Standing::new).collect();
+    let mut changes = host.changes();
+    let mut all: Vec<Standing> = Vec::new();
+    gateways.stand(&changes.borrow_and_update(), &mut all);
     let mut gone = Gone::default();
     let mut nics = Nics::default();
     while !stop.is_cancelled() {
         slices.borrow_and_update();
+        if changes.has_changed().unwrap_or(false) {
+            gateways.stand(&changes.borrow_and_update(), &mut all);
+            nics = Nics::default();
+        }
         let mut pause = ROUND;
         if !all.is_empty() {
             nics.look(&host).await;
@@ -125,6 +148,10 @@ pub async fn run(gateways: Gateways, stop: CancellationToken) {
             () = stop.cancelled() => {}
             changed = slices.changed(), if !all.is_empty() => if changed.is_err() {
                 tokio::time::sleep(ROUND).await;
+            },
+            changed = changes.changed() => match changed {
+                Ok(()) => changes.mark_changed(),
+                Err(_) => tokio::time::sleep(ROUND).await,
             },
             () = tokio::time::sleep(pause) => {}
         }
@@ -285,7 +312,8 @@ impl Gone {
         self.trouble = trouble;
     }
     async fn once(&self, host: &Host) -> Result<(), Problem> {
-        let configured = |name: &Name| host.config.gateways.iter().any(|g| g.name == *name);
+        let config = host.config();
+        let configured = |name: &Name| config.gateways.iter().any(|g| g.name == *name);
         for name in book::names(&host.places)? {
             if configured(&name) {
                 continue;
@@ -305,6 +333,7 @@ impl Gone {
 fn shown(selector: &NicSelector) -> String {
     match selector {
         NicSelector::Name(name) => name.to_string(),
+        NicSelector::Names(pattern) | NicSelector::Slots(pattern) => pattern.to_string(),
         NicSelector::Pci(pci) => pci.to_string(),
         NicSelector::Mac(mac) => mac.to_string(),
     }

@@ -4,14 +4,18 @@
 //! Joining is safe to repeat. The key and the certificate request are on disk before the invitation
 //! is used, so a lost answer is asked for again with the same request.
 
-use crate::Places;
+use crate::{Places, failpoint};
 use dtn_api::{
     Name, Problem,
     client::enrolment::{KeyAndRequest, enrol},
-    domain::{Invitation, InviteKind},
+    client::fingerprint,
+    domain::{Enrolled, Invitation, InviteKind},
+    node::Renewal,
     problem::Kind,
 };
 use dtn_link::atomic_file;
+use jiff::Timestamp;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -50,6 +54,51 @@ impl std::fmt::Debug for Identity {
     }
 }
 
+/// What is to be known of the host's certificate without its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// Good from.
+    pub from: Timestamp,
+    /// Not after.
+    pub until: Timestamp,
+    /// SHA-256 of the authorities (PEM) that this host believes, hexadecimal.
+    pub authorities: String,
+}
+
+impl Identity {
+    /// What the certificate says of its life.
+    pub fn certificate(&self) -> Result<Certificate, Problem> {
+        let wrong = |why: String| {
+            Problem::new(
+                Kind::Internal,
+                format!("the certificate of {} cannot be read: {why}", self.host),
+            )
+        };
+        let der = CertificateDer::from_pem_slice(self.certificate_pem.as_bytes())
+            .map_err(|e| wrong(e.to_string()))?;
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(&der).map_err(|e| wrong(e.to_string()))?;
+        let at = |time: x509_parser::time::ASN1Time| {
+            Timestamp::from_second(time.timestamp()).map_err(|e| wrong(e.to_string()))
+        };
+        Ok(Certificate {
+            from: at(parsed.validity().not_before)?,
+            until: at(parsed.validity().not_after)?,
+            authorities: fingerprint(self.ca_pem.as_bytes()),
+        })
+    }
+}
+
+/// What was made for a renewal that has not been answered yet.
+#[derive(Serialize, Deserialize)]
+struct PendingRenewal {
+    version: u32,
+    /// SHA-256 of the certificate (PEM) that is renewed.
+    of: String,
+    key_pem: String,
+    csr_pem: String,
+}
+
 /// What was made for an invitation that has not been answered yet.
 #[derive(Serialize, Deserialize)]
 struct Pending {
@@ -61,6 +110,9 @@ struct Pending {
 
 fn file(places: &Places) -> PathBuf {
     places.identity().join("identity.json")
+}
+fn renewal_file(places: &Places) -> PathBuf {
+    places.identity().join("renewal.json")
 }
 fn pending_file(places: &Places) -> PathBuf {
     places.identity().join("pending.json")
@@ -130,6 +182,73 @@ pub async fn join(
     write(&file(places), &identity)?;
     atomic_file::remove(&pending_file(places)).map_err(storage)?;
     Ok(identity)
+}
+
+/// Gives the host a new key and certificate. Both are on disk before anything comes with them, and the
+/// old ones are good until then: wherever this is cut off, one of the two works.
+pub async fn renew(
+    places: &Places,
+    identity: &Identity,
+    ask: impl AsyncFnOnce(Renewal) -> Result<Enrolled, Problem>,
+) -> Result<Identity, Problem> {
+    let pending = pending_renewal(places, identity)?;
+    let enrolled = ask(Renewal {
+        csr_pem: pending.csr_pem,
+        now: Timestamp::now(),
+    })
+    .await?;
+    if enrolled.name != identity.host || enrolled.domain != identity.domain {
+        return Err(Problem::new(
+            Kind::BackendError,
+            format!(
+                "the controller renewed {} in {}, asked for was {} in {}",
+                enrolled.name, enrolled.domain, identity.host, identity.domain
+            ),
+        ));
+    }
+    let authority = CertificateDer::from_pem_slice(enrolled.ca_pem.as_bytes());
+    let authority = authority.map_err(|e| {
+        Problem::new(
+            Kind::BackendError,
+            format!("the controller's authority cannot be read: {e}"),
+        )
+    })?;
+    let renewed = Identity {
+        ca_pin: fingerprint(&authority),
+        ca_pem: enrolled.ca_pem,
+        certificate_pem: enrolled.certificate_pem,
+        key_pem: pending.key_pem,
+        ..identity.clone()
+    };
+    // what cannot be read must not take the place of what works
+    renewed.certificate()?;
+    failpoint::reach("renewed").await;
+    write(&file(places), &renewed)?;
+    atomic_file::remove(&renewal_file(places)).map_err(storage)?;
+    Ok(renewed)
+}
+
+/// The key and request for the renewal of this certificate: those on disk, or new ones that are on
+/// disk now.
+fn pending_renewal(places: &Places, identity: &Identity) -> Result<PendingRenewal, Problem> {
+    let file = renewal_file(places);
+    let of = fingerprint(identity.certificate_pem.as_bytes());
+    let found = atomic_file::read(&file, LARGEST)
+        .map_err(storage)?
+        .and_then(|bytes| serde_json::from_slice::<PendingRenewal>(&bytes).ok())
+        .filter(|pending| pending.version <= VERSION && pending.of == of);
+    if let Some(pending) = found {
+        return Ok(pending);
+    }
+    let made = KeyAndRequest::of(InviteKind::Host, &identity.domain, &identity.host)?;
+    let pending = PendingRenewal {
+        version: VERSION,
+        of,
+        key_pem: made.key_pem,
+        csr_pem: made.csr_pem,
+    };
+    write(&file, &pending)?;
+    Ok(pending)
 }
 
 /// All that can be known to be wrong before the controller is asked.
@@ -267,5 +386,64 @@ mod tests {
         write(&file(&places), &identity).unwrap();
         assert!(load(&places).unwrap_err().detail.contains("newer"));
         assert!(!format!("{identity:?}").contains("key_pem"));
+    }
+
+    #[tokio::test]
+    async fn a_renewal_is_asked_for_again_with_the_same_request_and_takes_over_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places::new(dir.path());
+        places.create().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = |years: i32| {
+            let mut params = rcgen::CertificateParams::default();
+            params.not_before = rcgen::date_time_ymd(2027, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2027 + years, 1, 1);
+            params.self_signed(&key).unwrap().pem()
+        };
+        let identity = Identity {
+            version: VERSION,
+            host: "dtn1".parse().unwrap(),
+            domain: "daejeon".parse().unwrap(),
+            url: "https://192.0.2.1:7443".into(),
+            ca_pem: pem(20),
+            ca_pin: "00".repeat(32),
+            certificate_pem: pem(1),
+            key_pem: "old key".into(),
+        };
+        write(&file(&places), &identity).unwrap();
+        let mut asked = Vec::new();
+        let lost = renew(&places, &identity, async |renewal| {
+            asked.push(renewal.csr_pem);
+            Err(Problem::new(
+                Kind::BackendUnavailable,
+                "the answer was lost",
+            ))
+        });
+        lost.await.unwrap_err();
+        assert_eq!(load(&places).unwrap().unwrap().key_pem, "old key");
+        // an answer that cannot be read takes the place of nothing
+        let answer = |name: &str, certificate_pem: String| Enrolled {
+            name: name.parse().unwrap(),
+            domain: "daejeon".parse().unwrap(),
+            certificate_pem,
+            ca_pem: pem(20),
+        };
+        for bad in [answer("dtn1", "junk".into()), answer("dtn2", pem(2))] {
+            renew(&places, &identity, async |_| Ok(bad))
+                .await
+                .unwrap_err();
+        }
+        assert_eq!(load(&places).unwrap().unwrap(), identity);
+        let renewed = renew(&places, &identity, async |renewal| {
+            asked.push(renewal.csr_pem);
+            Ok(answer("dtn1", pem(2)))
+        });
+        let renewed = renewed.await.unwrap();
+        assert_eq!(asked[0], asked[1]);
+        assert!(renewed.key_pem.contains("PRIVATE KEY"));
+        assert_eq!(load(&places).unwrap().unwrap(), renewed);
+        assert!(!renewal_file(&places).exists());
+        let until = renewed.certificate().unwrap().until;
+        assert_eq!(until, "2029-01-01T00:00:00Z".parse().unwrap());
     }
 }

@@ -21,12 +21,12 @@ use dtn_link::{
     nic::BeforeImage,
     owner, storage,
     storage::StorageLinks,
-    sysfs::{NicFacts, Sysfs},
+    sysfs::{FunctionFacts, NicFacts, Sysfs},
 };
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, RwLock},
 };
 
 /// Largest prepared file: some interfaces with their leases and settings.
@@ -38,7 +38,8 @@ pub struct Inventory(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    nics: Vec<NicConfig>,
+    /// What the site gives; it changes when the configuration is read again.
+    nics: RwLock<Arc<Vec<NicConfig>>>,
     places: Places,
     sysfs: Sysfs,
     /// Speed and address as last seen on the host: a NIC that sits in a sandbox does not show them.
@@ -80,7 +81,7 @@ impl Inventory {
     /// The same, read from another sysfs.
     pub fn with_sysfs(config: &Config, places: &Places, sysfs: Sysfs) -> Self {
         Self(Arc::new(Inner {
-            nics: config.nics.clone(),
+            nics: RwLock::new(Arc::new(config.nics.clone())),
             places: places.clone(),
             sysfs,
             seen: Mutex::default(),
@@ -92,12 +93,35 @@ impl Inventory {
         self.look().await.map(|look| look.nics)
     }
 
+    /// From now on these are given.
+    pub fn give(&self, nics: &[NicConfig]) {
+        let mut given = self.0.nics.write().unwrap_or_else(|e| e.into_inner());
+        *given = Arc::new(nics.to_vec());
+    }
+    fn given(&self) -> Arc<Vec<NicConfig>> {
+        let given = self.0.nics.read().unwrap_or_else(|e| e.into_inner());
+        given.clone()
+    }
+
     /// What the configuration says of a NIC, where it names it.
-    pub fn configured(&self, nic: &Nic) -> Option<&NicConfig> {
-        self.0
-            .nics
-            .iter()
+    pub fn configured(&self, nic: &Nic) -> Option<NicConfig> {
+        let given = self.given();
+        let mut given = given.iter();
+        given
             .find(|config| selects(config, &nic.name, &nic.identity, nic.mac))
+            .cloned()
+    }
+
+    /// What the PCI function of a NIC is beside one, wherever its network device sits. Nothing of a
+    /// virtual link, and of a card that went since it was looked at.
+    pub fn function(&self, nic: &Nic) -> Result<FunctionFacts, Problem> {
+        let Some(pci) = &nic.identity.pci else {
+            return Ok(FunctionFacts::default());
+        };
+        match self.0.sysfs.function(pci) {
+            Err(e) if e.is_not_found() => Ok(FunctionFacts::default()),
+            facts => facts.map_err(reading),
+        }
     }
 
     /// The NICs now, with what is missing and what is worth knowing.
@@ -119,8 +143,10 @@ impl Inventory {
         for claim in &claims {
             self.add_claimed(claim, &mut look).await;
         }
-        for config in &self.0.nics {
-            let there = |nic: &Nic| selects(config, &nic.name, &nic.identity, nic.mac);
+        for config in self.given().iter() {
+            let there = |nic: &Nic| {
+                nic.class.is_some() && selects(config, &nic.name, &nic.identity, nic.mac)
+            };
             if !look.nics.iter().any(there) {
                 look.missing.push(config.selector.clone());
             }
@@ -161,15 +187,18 @@ impl Inventory {
             Err(e) => return Err(reading(e)),
         };
         let identity = identity_of(link, &facts, inode);
-        let config = self
-            .0
-            .nics
+        let ours = link.name.starts_with(crate::shim::decide::PREFIX);
+        let given = self.given();
+        let matching: Vec<&NicConfig> = given
             .iter()
-            .find(|config| selects(config, &name, &identity, mac));
+            .filter(|config| selects(config, &name, &identity, mac))
+            // a pattern means NICs, and nothing that the appliance made of them
+            .filter(|config| !(ours && config.selector.is_pattern()))
+            .collect();
+        let config = matching.first().copied();
         if config.is_none() && facts.pci.is_none() {
             return Ok(());
         }
-        let class = config.map(|config| config.class);
         let owners = owner::of(self.0.places.root(), link.index, &link.name).map_err(reading)?;
         let ours: Vec<u32> = host
             .links
@@ -177,14 +206,15 @@ impl Inventory {
             .filter(|link| link.name.starts_with(crate::shim::decide::PREFIX))
             .map(|link| link.index)
             .collect();
-        let verdict = guard::judge(&guard::Facts {
+        let mut verdict = guard::judge(&guard::Facts {
             host,
             link,
-            class,
+            class: config.map(|config| config.class),
             owners: &owners,
             storage,
             ours: &ours,
         });
+        let class = given_as(&matching, &mut verdict);
         let speed = speed(facts.speed, config);
         self.seen().insert(key_of(&identity), (speed, mac));
         look.warnings
@@ -219,9 +249,8 @@ impl Inventory {
         {
             return;
         }
-        let config = self
-            .0
-            .nics
+        let given = self.given();
+        let config = given
             .iter()
             .find(|config| match (&config.selector, claim.mac) {
                 (NicSelector::Mac(wanted), None) => claim.identity.permanent_mac == Some(*wanted),
@@ -424,52 +453,31 @@ fn selects(config: &NicConfig, name: &IfName, identity: &NicIdentity, mac: MacAd
         NicSelector::Name(wanted) => wanted == name,
         NicSelector::Pci(wanted) => identity.pci.as_ref() == Some(wanted),
         NicSelector::Mac(wanted) => identity.permanent_mac.unwrap_or(mac) == *wanted,
+        NicSelector::Names(pattern) => pattern.matches(name.as_str()),
+        NicSelector::Slots(pattern) => identity
+            .pci
+            .as_ref()
+            .is_some_and(|pci| pattern.matches(pci.as_str())),
     }
+}
+
+/// The class that a NIC is given as. What a pattern matches and must not be taken is left out of it:
+/// nobody meant just that one. What two entries match is taken by neither.
+fn given_as(matching: &[&NicConfig], verdict: &mut guard::Verdict) -> Option<NicClass> {
+    let (first, others) = matching.split_first()?;
+    if let Some(other) = others.first() {
+        verdict.refusals.push(format!(
+            "two [[nic]] of the configuration match it, {} and {}: let one of them match less",
+            first.selector, other.selector
+        ));
+    } else if first.selector.is_pattern() && !verdict.refusals.is_empty() {
+        for why in &mut verdict.refusals {
+            *why = format!("left out of {}, since {why}", first.selector);
+        }
+        return None;
+    }
+    Some(first.class)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn identity(pci: Option<&str>, mac: Option<u8>, index: Option<u32>) -> NicIdentity {
-        NicIdentity {
-            pci: pci.map(|p| p.parse().unwrap()),
-            permanent_mac: mac.map(|last| MacAddress::new([2, 0, 0, 0, 0, last])),
-            netns_inode: index.map(|_| 4_026_531_840),
-            ifindex: index,
-        }
-    }
-
-    #[test]
-    fn two_ports_at_one_pci_address_are_two_nics() {
-        let one = identity(Some("0000:01:00.0"), Some(1), None);
-        let two = identity(Some("0000:01:00.0"), Some(2), None);
-        let untold = identity(Some("0000:01:00.0"), None, None);
-        assert!(!same(&one, &two));
-        assert!(same(&one, &one.clone()));
-        assert!(same(&one, &untold));
-        let (a, b) = (identity(None, None, Some(3)), identity(None, None, Some(4)));
-        assert!(same(&a, &a.clone()));
-        assert!(!same(&a, &b));
-        assert!(!same(
-            &identity(None, None, None),
-            &identity(None, None, None)
-        ));
-    }
-
-    #[test]
-    fn a_site_may_give_less_than_the_speed_and_not_more() {
-        let config = |speed: Option<u64>| NicConfig {
-            selector: NicSelector::Name("data0".parse().unwrap()),
-            class: NicClass::Dedicated,
-            speed: speed.map(Rate::from_bps),
-            permitted: false,
-        };
-        let rate = |bps| Some(Rate::from_bps(bps));
-        assert_eq!(speed(rate(10), Some(&config(Some(5)))), rate(5));
-        assert_eq!(speed(rate(10), Some(&config(Some(20)))), rate(10));
-        assert_eq!(speed(None, Some(&config(Some(7)))), rate(7));
-        assert_eq!(speed(rate(10), None), rate(10));
-        assert_eq!(speed(None, None), None);
-    }
-}
+mod tests;

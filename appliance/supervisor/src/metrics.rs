@@ -1,9 +1,18 @@
 //! Metrics in the OpenMetrics text format. Everything is read when it is asked for: `read` looks,
-//! [`render`] writes; nothing is counted on the side that could drift from what is.
+//! [`render`] writes; nothing is counted on the side that could drift from what is. What has happened
+//! and left nothing to read, as a call, is counted where it happens.
 
 mod gateways;
+mod kubernetes;
 
-use crate::{Host, host_facts::HostFacts, inventory::prepared_files, renew::LeaseCounts};
+pub use kubernetes::Node;
+
+use crate::{
+    Host,
+    host_facts::HostFacts,
+    inventory::{self, prepared_files},
+    renew::LeaseCounts,
+};
 use dtn_api::{
     local::{LocalGateway, LocalSlice, Paced},
     nic::Nic,
@@ -54,6 +63,8 @@ pub struct Snapshot {
     pub negotiations: BTreeMap<String, u64>,
     /// Gateways.
     pub gateways: Vec<LocalGateway>,
+    /// As a node of a cluster, where it is one.
+    pub kubernetes: Option<Node>,
     /// Interfaces in sandboxes.
     pub attachments: Vec<AttachmentCounters>,
     /// Memory, processors, disks.
@@ -70,18 +81,31 @@ pub async fn attachments(host: &Host) -> Vec<AttachmentCounters> {
         tracing::warn!("{problem}");
         Vec::new()
     });
+    let (records, _) = inventory::records(&host.places);
     for prepared in files {
-        let Ok(sandbox) = Netns::open(&host.places.netns_of(&prepared.key)) else {
-            continue;
-        };
-        let (Ok(conn), Ok(tcp)) = (sandbox.connect().await, counters::tcp(&sandbox).await) else {
-            continue;
-        };
+        let record = records.iter().find(|record| record.key == prepared.key);
         for interface in &prepared.interfaces {
-            if let Ok(link) = dtn_link::inventory::link_named(&conn, &interface.ifname).await {
+            // another engine's sandbox is where its runtime put it, and the interface called as it likes
+            let held = record.and_then(|record| record.of_prepared(&interface.ifname));
+            let (netns, ifname) = match held {
+                Some(held) => (held.netns.clone(), &held.ifname),
+                None => (host.places.netns_of(&prepared.key), &interface.ifname),
+            };
+            let Ok(sandbox) = Netns::open(&netns) else {
+                continue;
+            };
+            // a runtime may have given the path to another pod
+            if held.is_some_and(|held| held.netns_inode != sandbox.inode()) {
+                continue;
+            }
+            let (Ok(conn), Ok(tcp)) = (sandbox.connect().await, counters::tcp(&sandbox).await)
+            else {
+                continue;
+            };
+            if let Ok(link) = dtn_link::inventory::link_named(&conn, ifname).await {
                 found.push(AttachmentCounters {
                     pod: prepared.pod.name.clone(),
-                    ifname: interface.ifname.to_string(),
+                    ifname: ifname.to_string(),
                     link: link.counters,
                     retransmitted: tcp.retransmitted,
                 });
@@ -174,6 +198,7 @@ pub fn render(snapshot: &Snapshot) -> Result<String, fmt::Error> {
         by("state", &snapshot.negotiations),
     );
     gateways::write(&mut page, &snapshot.gateways);
+    kubernetes::write(&mut page, snapshot.kubernetes.as_ref());
     sandboxes(&mut page, &snapshot.attachments);
     facts(&mut page, &snapshot.host);
     let mut out = String::new();
@@ -372,75 +397,4 @@ fn facts(page: &mut Page, host: &HostFacts) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_page_is_what_a_scraper_reads() {
-        let nic: Nic = serde_json::from_value(serde_json::json!({
-            "name": "data0", "identity": {}, "mac": "02:00:00:00:00:01", "class": "dedicated",
-            "carrier": true, "speed": "10Gbit", "mtu": 9000, "driver": "veth",
-            "used_by": ["u-1"],
-        }))
-        .unwrap();
-        let slice: LocalSlice = serde_json::from_value(serde_json::json!({
-            "slice": {
-                "id": uuid::Uuid::from_u128(1),
-                "spec": {
-                    "name": "lhc", "qos": {"class": "guaranteed", "rate_bps": 600_000_000_u64},
-                    "members": [],
-                    "schedule": {"start": "2027-01-01T00:00:00Z", "end": "2027-01-02T00:00:00Z"},
-                },
-                "status": {
-                    "reservation": "committed", "provision": "provisioned",
-                    "lifecycle": "created", "data_plane": "active", "generation": 1,
-                    "observed_generation": 1,
-                },
-                "version": 1, "created_at": "2027-01-01T00:00:00Z",
-            },
-            "ceiling": "595Mbit",
-            "paced": [{"pod": "p", "ifname": "data", "rate": "600Mbit", "by": "htb"}],
-        }))
-        .unwrap();
-        let gateway: LocalGateway = serde_json::from_value(serde_json::json!({
-            "name": "internet", "inside": "data1", "outside": "ext0",
-            "addresses": ["192.0.2.2/24"], "nat": false, "netns": "/run/dtn/netns/gateway-internet",
-            "slices": [], "rules_version": 7, "rules": {"100": {"packets": 3, "bytes": 300}},
-            "denied_inbound": {"packets": 1, "bytes": 60}, "read_at": "2027-01-01T00:00:00Z",
-        }))
-        .unwrap();
-        let snapshot = Snapshot {
-            ready: true,
-            nics: vec![nic],
-            slices: vec![slice],
-            ending: vec!["lhc".into()],
-            leases: LeaseCounts {
-                used: 1,
-                unused: Some(0),
-                renewals: 3,
-                ..LeaseCounts::default()
-            },
-            pods: BTreeMap::from([("running".into(), 1)]),
-            gateways: vec![gateway],
-            attachments: vec![AttachmentCounters {
-                pod: "p\"q".into(),
-                ifname: "data".into(),
-                link: LinkCounters {
-                    tx_bytes: 7,
-                    ..LinkCounters::default()
-                },
-                retransmitted: 2,
-            }],
-            host: HostFacts {
-                memory_bytes: 8,
-                busy: 0.5,
-                disks: vec![("/srv/dtn".into(), 10, 5)],
-                ..HostFacts::default()
-            },
-            ..Snapshot::default()
-        };
-        let page = render(&snapshot).unwrap();
-        assert!(!page.contains("_total_total"), "{page}");
-        insta::assert_snapshot!(page);
-    }
-}
+mod tests;

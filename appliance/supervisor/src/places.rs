@@ -36,6 +36,10 @@ impl Places {
     pub fn socket(&self) -> PathBuf {
         self.below(DTND_SOCKET)
     }
+    /// The outcome of the last reload.
+    pub fn reload(&self) -> PathBuf {
+        self.run().join("dtnd.reload")
+    }
     /// Records of attachments, written by the plugins.
     pub fn attachments(&self) -> PathBuf {
         self.state().join("attachments")

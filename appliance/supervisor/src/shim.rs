@@ -198,7 +198,7 @@ async fn lease(host: &Host, wanted: &Wanted) -> Result<Lease, Problem> {
     {
         return Ok(lease);
     }
-    let client = format!("host:{}/{key}", host.config.host);
+    let client = format!("host:{}/{key}", host.config().host);
     let mac = MacAddress::local_from(&client);
     let request = LeaseRequest {
         client_id: client,
@@ -206,7 +206,7 @@ async fn lease(host: &Host, wanted: &Wanted) -> Result<Lease, Problem> {
         location: None,
         requested_ips: Vec::new(),
         lease_seconds: None,
-        labels: BTreeMap::from([("node".into(), host.config.host.to_string())]),
+        labels: BTreeMap::from([("node".into(), host.config().host.to_string())]),
     };
     let lease = host.uplink.lease(wanted.slice.id, &request).await?;
     let prepared = Prepared {

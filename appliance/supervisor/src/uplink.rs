@@ -10,9 +10,11 @@ use crate::{Config, Places, identity, identity::Identity};
 use dtn_api::{
     HostId, Name, Problem, VDN_BASE,
     client::{Client, ClientError, TlsIdentity},
+    domain::Enrolled,
     gateway::{AccessRules, Gateway, GatewayReport, GatewaySpec, StandingRules},
     host::{Enforcement, Host, HostSpec},
     lease::{Lease, LeaseRequest, RenewBatch, RenewResult},
+    node::Node,
     problem::Kind,
     slice::{Availability, AvailabilityQuery, Extend, List, Slice, SliceSpec},
     stitch::{Stitch, StitchSpec},
@@ -54,6 +56,7 @@ struct Inner {
     joined: RwLock<Option<Joined>>,
     view: watch::Sender<SliceView>,
     joining: tokio::sync::Notify,
+    renewing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone)]
@@ -76,6 +79,7 @@ impl Uplink {
             joined: RwLock::new(None),
             view: watch::Sender::new(SliceView::default()),
             joining: tokio::sync::Notify::new(),
+            renewing: tokio::sync::Mutex::new(()),
         }))
     }
 
@@ -97,6 +101,25 @@ impl Uplink {
         self.connect(identity)?;
         self.0.joining.notify_one();
         self.identity().ok_or_else(not_joined)
+    }
+
+    /// This host as its controller knows it by its certificate.
+    pub async fn node(&self) -> Result<Node, Problem> {
+        self.get(&format!("/nodes/{}", self.0.host)).await
+    }
+    /// Renews the certificate, with a new key; when it ends. Safe to repeat, and one at a time.
+    pub async fn renew_certificate(&self) -> Result<Timestamp, Problem> {
+        let _one = self.0.renewing.lock().await;
+        let joined = self.joined()?;
+        let path = format!("{VDN_BASE}/nodes/{}/certificate", self.0.host);
+        let renewed = identity::renew(&self.0.places, &joined.identity, async |renewal| {
+            let call = joined.client.post::<_, Enrolled>(&path, &renewal);
+            call.await.map_err(ClientError::into_problem)
+        })
+        .await?;
+        let until = renewed.certificate()?.until;
+        self.connect(renewed)?;
+        Ok(until)
     }
 
     fn connect(&self, identity: Identity) -> Result<(), Problem> {

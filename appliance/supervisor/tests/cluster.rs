@@ -88,6 +88,19 @@ impl Node {
     }
 }
 
+/// A line of the daemon's metrics, by what stands before the value.
+fn metric(daemon: &Daemon, name: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::os::unix::net::UnixStream::connect(daemon.socket()).unwrap();
+    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    let line = page.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_else(|| panic!("no {name} in {page}"))
+        .trim()
+        .to_owned()
+}
 fn read(file: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }
@@ -125,6 +138,10 @@ async fn nics_are_published_and_the_kubelet_is_answered() {
     assert_eq!(devices[0]["allowMultipleAllocations"], Value::Null);
     assert_eq!(devices[1]["allowMultipleAllocations"], true);
     assert_eq!(devices[1]["capacity"]["bandwidth"]["value"], "10G");
+    // a veth has no card, and says so, so that a selector may ask
+    for attribute in ["rdma", "virtualFunction"] {
+        assert_eq!(devices[0]["attributes"][attribute]["bool"], false);
+    }
 
     // before the kubelet asked, that is what is missing
     let before = check(&daemon).await;
@@ -132,6 +149,7 @@ async fn nics_are_published_and_the_kubelet_is_answered() {
         !before.ok && before.detail.contains("kubelet"),
         "{before:?}"
     );
+    assert_eq!(metric(&daemon, "dtn_kubernetes_registered{}"), "0");
     let mut kubelet = until("it introduces itself", || registration(&node.kubelet)).await;
     let info = kubelet.get_info(InfoRequest {}).await.unwrap().into_inner();
     assert_eq!(
@@ -147,6 +165,7 @@ async fn nics_are_published_and_the_kubelet_is_answered() {
     kubelet.notify_registration_status(status).await.unwrap();
     let after = check(&daemon).await;
     assert!(after.ok && after.detail.contains("2 NICs"), "{after:?}");
+    assert_eq!(metric(&daemon, "dtn_kubernetes_registered{}"), "1");
 
     // a kubelet that starts takes it away; a NIC that loses its carrier is not for new pods
     let generation = |slice: &Value| slice["spec"]["pool"]["generation"].as_i64().unwrap();
@@ -162,6 +181,11 @@ async fn nics_are_published_and_the_kubelet_is_answered() {
     })
     .await;
     assert!(generation(&dark) > generation(&again));
+    let tainted = "dtn_kubernetes_devices{state=\"tainted\"}";
+    until("metrics tell of the taint", async || {
+        (metric(&daemon, tainted) == "1").then_some(())
+    })
+    .await;
 
     // nothing is written while nothing changes
     let version = dark["metadata"]["resourceVersion"].clone();
@@ -207,6 +231,17 @@ async fn a_claim_is_prepared_once_and_given_back_whatever_happens_between() {
     assert!(refused.error.contains("has it"), "{}", refused.error);
     assert!(!node.prepared("two").exists());
 
+    // metrics have both, and what it cost: one call for each, and none by a plugin, which has no way
+    let calls = "dtn_kubernetes_kubelet_call_seconds_count{verb=\"prepare\",result=";
+    for result in ["ok", "state-conflict"] {
+        let counted = metric(&daemon, &format!("{calls}\"{result}\"}}"));
+        assert_eq!(counted, "1", "{result}");
+    }
+    let asked = "dtn_kubernetes_api_calls_total{purpose=\"prepare\",verb=\"get\",result=\"ok\"}";
+    assert_eq!(metric(&daemon, asked), "2");
+    let prepared = "dtn_kubernetes_claims{state=\"prepared\"}";
+    assert_eq!(metric(&daemon, prepared), "1");
+
     // the API server away, and dtnd killed: what is prepared is answered from the disk
     node.api.down();
     daemon.kill();
@@ -231,6 +266,7 @@ async fn a_claim_is_prepared_once_and_given_back_whatever_happens_between() {
     // the way back needs no API server either, and twice is once
     assert_eq!(node.unprepare(&claim).await, "");
     assert!(!node.prepared("one").exists());
+    assert_eq!(metric(&daemon, prepared), "0");
     assert_eq!(node.unprepare(&claim).await, "");
     node.api.up(&node.site);
     let third = node.prepare(&second).await;

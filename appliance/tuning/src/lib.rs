@@ -3,6 +3,7 @@
 //! * [`sizing`]: arithmetic of buffers and streams, pure.
 //! * [`profile`]: the settings of the profile `dtn` for a path, each with its reason and source.
 //! * [`mod@controls`]: which congestion controls a sandbox of this host may choose.
+//! * [`health`]: whether host and NICs are what the site paid for, judged from facts.
 //! * [`mod@apply`]: what was there before, what is there now, and the way back.
 //!
 //! Only settings of a network namespace are here: a sandbox starts with the kernel's defaults for
@@ -10,6 +11,7 @@
 
 pub mod apply;
 pub mod controls;
+pub mod health;
 pub mod profile;
 pub mod sizing;
 

@@ -17,7 +17,7 @@ for node in n1 n2; do
     node_exec $node ctr --namespace k8s.io images import "$built/dtn-cluster.tar" >/dev/null 2>&1 || not_ok "$node takes the controller's image"
     class=dedicated
     [ $node = n1 ] || class=shared
-    node_exec $node tee /etc/dtn/dtnd.toml >/dev/null <<TOML
+    node_exec $node tee /etc/dtn/appliance.toml >/dev/null <<TOML
 version = 1
 
 [host]

@@ -3,8 +3,10 @@ package southbound;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.Map;
+import java.util.NavigableSet;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentSkipListSet;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.stream.Collectors;
 import org.onosproject.net.DeviceId;
@@ -23,12 +25,16 @@ import org.onosproject.net.meter.MeterStoreDelegate;
 import org.onosproject.net.meter.MeterStoreResult;
 import org.onosproject.store.AbstractStore;
 
-/** The meters of all devices, in memory; a meter is there once its device has told of it. */
+/**
+ * The meters of all devices, in memory; a meter is there once its device has told of it. As in ONOS's own store
+ * one that has failed stays, and the id of one that has gone is the first that is given again.
+ */
 final class Meters extends AbstractStore<MeterEvent, MeterStoreDelegate> implements MeterStore {
     private final Map<MeterKey, Meter> meters = new ConcurrentHashMap<>();
     private final Map<MeterKey, CompletableFuture<MeterStoreResult>> waiting = new ConcurrentHashMap<>();
     private final Map<DeviceId, MeterFeatures> features = new ConcurrentHashMap<>();
     private final Map<DeviceId, AtomicLong> last = new ConcurrentHashMap<>();
+    private final Map<DeviceId, NavigableSet<Long>> free = new ConcurrentHashMap<>();
 
     private static MeterKey key(Meter meter) {
         return MeterKey.key(meter.deviceId(), meter.id());
@@ -89,13 +95,13 @@ final class Meters extends AbstractStore<MeterEvent, MeterStoreDelegate> impleme
 
     @Override
     public void failedMeter(MeterOperation operation, MeterFailReason reason) {
-        meters.remove(key(operation.meter()));
         answer(operation.meter(), MeterStoreResult.fail(reason));
     }
 
     @Override
     public void deleteMeterNow(Meter meter) {
         if (meters.remove(key(meter)) != null) {
+            freeMeterId(meter.deviceId(), meter.id());
             answer(meter, MeterStoreResult.success());
             notifyDelegate(new MeterEvent(MeterEvent.Type.METER_REMOVED, meter));
         }
@@ -118,7 +124,7 @@ final class Meters extends AbstractStore<MeterEvent, MeterStoreDelegate> impleme
 
     @Override
     public void purgeMeter(DeviceId device) {
-        meters.keySet().removeIf(key -> key.deviceId().equals(device));
+        getAllMeters(device).forEach(this::deleteMeterNow);
     }
 
     @Override
@@ -139,13 +145,23 @@ final class Meters extends AbstractStore<MeterEvent, MeterStoreDelegate> impleme
         return told == null ? 0 : told.maxMeter();
     }
 
+    /** None where the device has no meters, or has not said so, as while it is away. */
     @Override
     public MeterId allocateMeterId(DeviceId device) {
-        return MeterId.meterId(last.computeIfAbsent(device, none -> new AtomicLong()).incrementAndGet());
+        Long again = free.computeIfAbsent(device, none -> new ConcurrentSkipListSet<>()).pollFirst();
+        if (again != null) {
+            return MeterId.meterId(again);
+        }
+        long most = getMaxMeters(MeterFeaturesKey.key(device));
+        AtomicLong counter = last.computeIfAbsent(device, none -> new AtomicLong());
+        if (counter.get() + 1 >= most) {
+            return null;
+        }
+        return MeterId.meterId(counter.incrementAndGet());
     }
 
     @Override
     public void freeMeterId(DeviceId device, MeterId id) {
-        // an id is never given twice
+        free.computeIfAbsent(device, none -> new ConcurrentSkipListSet<>()).add(id.id());
     }
 }

@@ -11,6 +11,8 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
 import org.onlab.packet.ChassisId;
+import org.onosproject.core.ApplicationId;
+import org.onosproject.core.CoreService;
 import org.onosproject.net.AnnotationKeys;
 import org.onosproject.net.DefaultAnnotations;
 import org.onosproject.net.DeviceId;
@@ -33,9 +35,13 @@ import org.onosproject.net.flow.FlowRuleProviderService;
 import org.onosproject.net.flow.IndexTableId;
 import org.onosproject.net.flow.oldbatch.FlowRuleBatchEntry;
 import org.onosproject.net.flow.oldbatch.FlowRuleBatchOperation;
+import org.onosproject.net.meter.Band;
+import org.onosproject.net.meter.DefaultBand;
 import org.onosproject.net.meter.DefaultMeter;
+import org.onosproject.net.meter.DefaultMeterFeatures;
 import org.onosproject.net.meter.Meter;
 import org.onosproject.net.meter.MeterFailReason;
+import org.onosproject.net.meter.MeterId;
 import org.onosproject.net.meter.MeterOperation;
 import org.onosproject.net.meter.MeterOperations;
 import org.onosproject.net.meter.MeterProvider;
@@ -58,6 +64,8 @@ import org.projectfloodlight.openflow.protocol.OFFlowMod;
 import org.projectfloodlight.openflow.protocol.OFFlowStatsEntry;
 import org.projectfloodlight.openflow.protocol.OFFlowStatsReply;
 import org.projectfloodlight.openflow.protocol.OFMessage;
+import org.projectfloodlight.openflow.protocol.OFMeterBandStats;
+import org.projectfloodlight.openflow.protocol.OFMeterFeatures;
 import org.projectfloodlight.openflow.protocol.OFMeterFlags;
 import org.projectfloodlight.openflow.protocol.OFMeterMod;
 import org.projectfloodlight.openflow.protocol.OFMeterModCommand;
@@ -86,8 +94,8 @@ final class Southbound {
     private final BundleContext context;
     private final ScheduledExecutorService executor = Executors.newSingleThreadScheduledExecutor();
     private final Map<DeviceId, Map<Long, FlowRule>> rules = new ConcurrentHashMap<>();
-    private final Map<DeviceId, Map<Long, Meter>> meters = new ConcurrentHashMap<>();
     private OpenFlowController controller;
+    private ApplicationId core;
     private DeviceProviderService deviceService;
     private FlowRuleProviderService ruleService;
     private MeterProviderService meterService;
@@ -116,7 +124,9 @@ final class Southbound {
             DeviceProviderRegistry ofDevices = service(DeviceProviderRegistry.class);
             FlowRuleProviderRegistry ofRules = service(FlowRuleProviderRegistry.class);
             MeterProviderRegistry ofMeters = service(MeterProviderRegistry.class);
-            if (channel == null || ofDevices == null || ofRules == null || ofMeters == null) {
+            CoreService apps = service(CoreService.class);
+            core = apps == null ? null : apps.getAppId(CoreService.CORE_APP_NAME);
+            if (core == null || channel == null || ofDevices == null || ofRules == null || ofMeters == null) {
                 start();
                 return;
             }
@@ -167,6 +177,7 @@ final class Southbound {
             if (s == null) {
                 return;
             }
+            features(device(dpid), s.getMeterFeatures());
             DefaultAnnotations annotations = DefaultAnnotations.builder()
                     .set("protocol", s.factory().getVersion().toString()).set("channelId", s.channelId()).build();
             deviceService.deviceConnected(device(dpid), new DefaultDeviceDescription(Dpid.uri(dpid), s.deviceType(),
@@ -200,6 +211,7 @@ final class Southbound {
 
         @Override
         public void switchRemoved(Dpid dpid) {
+            meterService.deleteMeterFeatures(device(dpid));
             deviceService.deviceDisconnected(device(dpid));
         }
 
@@ -260,17 +272,19 @@ final class Southbound {
             ruleService.pushFlowMetrics(device, told);
         }
 
+        /** All that the switch has, also what is not known here: the core then has it removed. */
         private void counts(DeviceId device, OFMeterStatsReply reply) {
-            Map<Long, Meter> known = meters.getOrDefault(device, Map.of());
             List<Meter> told = new ArrayList<>();
             for (OFMeterStats entry : reply.getEntries()) {
-                Meter meter = known.get(entry.getMeterId());
-                if (meter == null) {
-                    continue;
+                List<Band> bands = new ArrayList<>();
+                for (OFMeterBandStats band : entry.getBandStats()) {
+                    DefaultBand counted = (DefaultBand) DefaultBand.builder().ofType(Band.Type.DROP).build();
+                    counted.setBytes(band.getByteBandCount().getValue());
+                    counted.setPackets(band.getPacketBandCount().getValue());
+                    bands.add(counted);
                 }
-                DefaultMeter counted = (DefaultMeter) DefaultMeter.builder().forDevice(meter.deviceId())
-                        .fromApp(meter.appId()).withId(meter.id()).withBands(meter.bands()).withUnit(meter.unit())
-                        .build();
+                DefaultMeter counted = (DefaultMeter) DefaultMeter.builder().forDevice(device).fromApp(core)
+                        .withId(MeterId.meterId(entry.getMeterId())).withBands(bands).build();
                 counted.setState(MeterState.ADDED);
                 counted.setLife(entry.getDurationSec());
                 counted.setProcessedBytes(entry.getByteInCount().getValue());
@@ -279,6 +293,19 @@ final class Southbound {
                 told.add(counted);
             }
             meterService.pushMeterMetrics(device, told);
+        }
+
+        private void features(DeviceId device, OFMeterFeatures told) {
+            if (told == null) {
+                meterService.pushMeterFeatures(device, DefaultMeterFeatures.noMeterFeatures(device));
+                return;
+            }
+            // the core has use for the number alone
+            meterService.pushMeterFeatures(device,
+                    DefaultMeterFeatures.builder().forDevice(device).withMaxMeters(told.getMaxMeter())
+                            .withMaxBands(told.getMaxBands()).withMaxColors(told.getMaxColor())
+                            .withBandTypes(Set.of(Band.Type.DROP)).withUnits(Set.of(Meter.Unit.KB_PER_SEC))
+                            .hasBurst(true).hasStats(true).build());
         }
     }
 
@@ -390,15 +417,14 @@ final class Southbound {
             }
             Meter meter = operation.meter();
             OFFactory of = s.factory();
-            Map<Long, Meter> known = meters.computeIfAbsent(device, none -> new ConcurrentHashMap<>());
             OFMeterModCommand command = command(operation.type());
             OFMeterMod.Builder change =
                     of.buildMeterMod().setXid(of.nextXid()).setMeterId(meter.id().id()).setCommand(command);
             if (command == OFMeterModCommand.DELETE) {
-                known.remove(meter.id().id());
+                // one that only the switch has is known by its number alone
+                change.setFlags(EnumSet.of(OFMeterFlags.KBPS)).setMeters(List.of());
             } else {
                 change.setFlags(Encoding.flags(meter)).setMeters(Encoding.bands(of, meter));
-                known.put(meter.id().id(), meter);
             }
             s.sendMsg(change.build());
         }

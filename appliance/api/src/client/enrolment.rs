@@ -3,7 +3,7 @@
 
 use super::{Client, ClientError};
 use crate::{
-    Problem, VDN_BASE,
+    Name, Problem, VDN_BASE,
     domain::{Enrolled, Enrolment, Invitation, InviteKind},
     problem::Kind,
 };
@@ -25,21 +25,25 @@ impl KeyAndRequest {
     /// Made for an invitation. The controller sets the names in the certificate; those in the
     /// request only say who asks.
     pub fn new(invitation: &Invitation) -> Result<Self, Problem> {
-        Self::made(invitation)
+        Self::of(invitation.kind, &invitation.domain, &invitation.name)
+    }
+    /// Made for somebody who is in the domain already, and renews.
+    pub fn of(kind: InviteKind, domain: &Name, name: &Name) -> Result<Self, Problem> {
+        Self::made(kind, domain, name)
             .map_err(|e| Problem::new(Kind::Internal, format!("making a key and a request: {e}")))
     }
-    fn made(invitation: &Invitation) -> Result<Self, rcgen::Error> {
+    fn made(kind: InviteKind, domain: &Name, name: &Name) -> Result<Self, rcgen::Error> {
         let key = rcgen::KeyPair::generate()?;
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params
             .distinguished_name
-            .push(rcgen::DnType::CommonName, invitation.name.as_str());
-        let role = match invitation.kind {
+            .push(rcgen::DnType::CommonName, name.as_str());
+        let role = match kind {
             InviteKind::Cluster => "cluster",
             InviteKind::Host | InviteKind::Domain => "node-agent",
         };
-        let spiffe = format!("spiffe://{}/{role}/{}", invitation.domain, invitation.name);
+        let spiffe = format!("spiffe://{domain}/{role}/{name}");
         params
             .subject_alt_names
             .push(rcgen::SanType::URI(spiffe.try_into()?));
@@ -59,6 +63,7 @@ pub async fn enrol(invitation: &Invitation, csr_pem: &str) -> Result<Enrolled, P
     let body = Enrolment {
         secret: invitation.secret.clone(),
         csr_pem: csr_pem.to_owned(),
+        now: Some(jiff::Timestamp::now()),
     };
     let enrolled: Enrolled = client
         .post(&format!("{VDN_BASE}/enrolments"), &body)

@@ -57,7 +57,7 @@ const APP_ID: &str = "org.dtn.vdn";
 
 /// Reads the fabric and its wiring. Borders are read before.
 pub(super) fn read(reader: &mut Reader<'_>, borders: &[Border]) -> Option<FabricConfig> {
-    reader.known("fabric", fields("fabric"));
+    reader.known("fabric", &fields("fabric"));
     let kind = reader.text("fabric.kind").unwrap_or_else(|| "edge".into());
     match kind.as_str() {
         "edge" => {
@@ -148,7 +148,13 @@ fn onos(reader: &mut Reader<'_>, borders: &[Border]) -> Option<FabricConfig> {
         ("fabric.credentials-file", &credentials),
         ("fabric.ca-file", &ca_file),
     ] {
-        if file.as_ref().is_some_and(|file| !file.is_absolute()) {
+        // an authority is no secret: the service manager keeps none of them
+        let secret = field == "fabric.credentials-file";
+        let named = |file: &PathBuf| match secret {
+            true => super::names_a_secret(file),
+            false => file.is_absolute(),
+        };
+        if file.as_ref().is_some_and(|file| !named(file)) {
             reader.error(field, "must be an absolute path".into());
         }
     }
@@ -236,7 +242,7 @@ impl Wiring {
 
 fn switch(reader: &mut Reader<'_>, n: usize, borders: &[Border]) -> Option<Switch> {
     let at = |field: &str| format!("switch[{n}].{field}");
-    reader.known(&format!("switch[{n}]"), fields("switch"));
+    reader.known(&format!("switch[{n}]"), &fields("switch"));
     let name = reader.parse::<Name>(&at("name"));
     reader.missing(&at("name"), "name the switch, as \"edge1\"");
     if name.as_ref().is_some_and(auth::reserved_name) {
@@ -288,7 +294,7 @@ fn cables(reader: &mut Reader<'_>, wiring: &mut Wiring) -> Vec<Cable> {
     let mut cables: Vec<Cable> = Vec::new();
     for n in 0..reader.tables("cable") {
         let at = |field: &str| format!("cable[{n}].{field}");
-        reader.known(&format!("cable[{n}]"), fields("cable"));
+        reader.known(&format!("cable[{n}]"), &fields("cable"));
         let text = reader.text(&at("ends"));
         reader.missing(&at("ends"), "write its two ends, as \"edge1/2 core/1\"");
         let ends = text.and_then(|text| ends(reader, &at("ends"), &text));
@@ -347,7 +353,7 @@ fn ports(reader: &mut Reader<'_>, wiring: &mut Wiring) -> BTreeMap<String, Place
     let mut ports = BTreeMap::new();
     for n in 0..reader.tables("port") {
         let at = |field: &str| format!("port[{n}].{field}");
-        reader.known(&format!("port[{n}]"), fields("port"));
+        reader.known(&format!("port[{n}]"), &fields("port"));
         let nic = reader.text(&at("nic"));
         reader.missing(&at("nic"), "name the NIC, as \"dtn1/data0\"");
         let place = reader.parse::<Place>(&at("at"));
@@ -374,111 +380,4 @@ fn ports(reader: &mut Reader<'_>, wiring: &mut Wiring) -> BTreeMap<String, Place
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::config::tests::problems;
-
-    #[test]
-    fn onos_takes_no_switch_of_one_table() {
-        let wired = |kind: &str| {
-            problems(&format!(
-                "version = 1\n[fabric]\nkind = \"{kind}\"\n[[switch]]\nname = \"s1\"\n\
-                 datapath-id = \"0000000000000001\"\ntables = 1\n"
-            ))
-        };
-        let told = |kind| {
-            let all = wired(kind).into_iter();
-            let mut own = all.filter(|line| line.starts_with("switch[0].tables: "));
-            own.next()
-        };
-        assert!(told("onos").is_some_and(|why| why.contains("needs three tables")));
-        assert_eq!(told("openflow"), None);
-    }
-
-    #[test]
-    fn dhcp_is_served_where_frames_come_here() {
-        for (kind, on, fits) in [
-            ("openflow", true, true),
-            ("edge", true, false),
-            ("edge", false, true),
-            ("onos", true, false),
-            ("onos", false, true),
-        ] {
-            let text = format!("version = 1\n[fabric]\nkind = \"{kind}\"\ndhcp = {on}\n");
-            let all = problems(&text);
-            let told = all.iter().any(|line| line.starts_with("fabric.dhcp: "));
-            assert_eq!(told, !fits, "{kind} {on}: {all:#?}");
-        }
-    }
-
-    #[test]
-    fn a_wiring_that_cannot_be_is_told_whole() {
-        let told = problems(
-            r#"version = 1
-fabric = { kind = "openflow", plain = "yes", port = 1 }
-[domain]
-name = "a"
-[listen]
-address = "192.0.2.1:1"
-[addresses]
-ipv4 = "10.0.0.0/16"
-[[switch]]
-name = "s1"
-datapath-id = "0000000000000001"
-[[switch]]
-name = "site-switch"
-datapath-id = "1"
-tables = 2
-[[switch]]
-name = "s2"
-datapath-id = "0000000000000002"
-[[switch]]
-name = "s2"
-datapath-id = "00:00:00:00:00:00:00:02"
-[[cable]]
-ends = "s2/1 s9/1"
-capacity = "0bit"
-mtu = 1
-[[cable]]
-ends = "s2/1"
-capacity = "1Gbit"
-[[cable]]
-ends = "s2/2 s2/3"
-capacity = "1Gbit"
-[[port]]
-nic = "data0"
-at = "s2/2"
-[[border]]
-name = "s1"
-peer-domain = "b"
-capacity = "1Gbit"
-labels = "1-5"
-"#,
-        );
-        for field in [
-            "fabric.port",
-            "fabric.plain",
-            "fabric.listen",
-            "switch[0].name",
-            "switch[1].name",
-            "switch[1].datapath-id",
-            "switch[1].tables",
-            "switch[2].name",
-            "switch[2].datapath-id",
-            "cable[0].ends",
-            "cable[0].capacity",
-            "cable[0].mtu",
-            "cable[1].ends",
-            "cable[2].ends",
-            "port[0].nic",
-            "port[0].at",
-            "border[0].labels",
-            "border[0].at",
-        ] {
-            let prefix = format!("{field}: ");
-            assert!(
-                told.iter().any(|line| line.starts_with(&prefix)),
-                "{field} is not in {told:#?}"
-            );
-        }
-    }
-}
+mod tests;

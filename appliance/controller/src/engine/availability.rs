@@ -68,7 +68,7 @@ impl Engine {
         });
         Ok(Availability {
             max_rate_bps,
-            limited_by: format!("{}:{link}", self.config.domain),
+            limited_by: format!("{}:{link}", self.config().domain),
             first_fit,
         })
     }
@@ -150,7 +150,7 @@ impl Engine {
                         .get(host)
                         .is_some_and(|host| host.spec.permitted && host.spec.kind == HostKind::Nic),
                     (None, Some(link)) => self
-                        .config
+                        .config()
                         .borders
                         .iter()
                         .any(|border| border.name == *link && border.peer_domain == *peer),
@@ -193,7 +193,8 @@ impl Engine {
         let wanted = remote.endpoint.clone();
         let host = self
             .look(|state, _| {
-                let row = state.peers.get(&peer).ok_or_else(|| not_federated(&peer))?;
+                let row = state.peers.get(&peer).filter(|row| row.revoked.is_none());
+                let row = row.ok_or_else(|| not_federated(&peer))?;
                 let shared = row.document.as_ref().map(|d| d.shared_hosts.as_slice());
                 let shared = shared.unwrap_or_default();
                 let names: Vec<_> = shared.iter().map(|h| h.endpoint.as_str()).collect();
@@ -216,7 +217,8 @@ impl Engine {
     }
 
     pub(super) fn border_to(&self, remote: &RemoteEnd) -> Result<fabric::Border, Problem> {
-        let mut borders = self.config.borders.iter().filter(|border| {
+        let config = self.config();
+        let mut borders = config.borders.iter().filter(|border| {
             border.peer_domain == remote.domain
                 && remote
                     .border_link

@@ -55,7 +55,7 @@ impl Engine {
         stitch: Option<Uuid>,
         now: Timestamp,
     ) -> Result<Booking, Problem> {
-        slices::check(&spec, self.config.longest_window, now)?;
+        slices::check(&spec, self.config().longest_window, now)?;
         let taken = state.bookings.values().find(|booking| {
             let other = &booking.slice.spec;
             other.name == spec.name && other.tenant == spec.tenant && booking.slice.booked_at(now)
@@ -91,7 +91,9 @@ impl Engine {
         )?;
         let used = state.subnets_in_use(now);
         match &spec.addressing {
-            None => spec.addressing = Some(addresses::choose(&self.config.addresses, &used, mtu)?),
+            None => {
+                spec.addressing = Some(addresses::choose(&self.config().addresses, &used, mtu)?)
+            }
             Some(given) => check_addressing(given, &used, mtu)?,
         }
         if let Some(gateway) = gateways::of_slice(&state.gateways, &spec)
@@ -136,13 +138,13 @@ impl Engine {
             {
                 let why = format!(
                     "host {host} is no gateway's: see dtnctl gateway list, and [[gateway]] in \
-                     dtnd.toml of its node"
+                     appliance.toml of its node"
                 );
                 problem = problem.at(format!("/members/{n}/role"), why);
             }
             if let Some(link) = &member.border_link
                 && !self
-                    .config
+                    .config()
                     .borders
                     .iter()
                     .any(|border| border.name == *link)

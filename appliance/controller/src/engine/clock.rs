@@ -9,7 +9,7 @@ use crate::{
     state::{Change, EVENTS_KEPT, State},
     stitches,
 };
-use dtn_api::Problem;
+use dtn_api::{Problem, domain::PeerState};
 use jiff::Timestamp;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
@@ -45,15 +45,25 @@ pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
             let all = engine.domains().await.into_iter().map(|domain| {
                 let engine = engine.clone();
                 async move {
+                    if domain.state == PeerState::Revoked {
+                        return;
+                    }
+                    if let Err(problem) = engine.tell_keys(&domain.name).await {
+                        tracing::warn!("telling our keys to domain {}: {problem}", domain.name);
+                    }
                     if let Err(problem) = engine.refresh(&domain.name).await {
                         tracing::warn!("the document of domain {}: {problem}", domain.name);
                     }
                 }
             });
             futures_util::future::join_all(all).await;
+            engine.carry_turn().await;
             // one that has just federated may not know us yet: its first document is asked for soon
             let known = engine.domains().await;
-            let new = known.iter().any(|domain| domain.document.is_none());
+            let new = known
+                .iter()
+                .any(|domain| domain.document.is_none() && domain.state != PeerState::Revoked)
+                || engine.authority.turn().is_turning();
             tokio::select! {
                 () = engine.peers_changed() => {}
                 () = tokio::time::sleep(if new { FIRST } else { HEARTBEAT }) => {}
@@ -179,6 +189,13 @@ fn forget(state: &State, now: Timestamp, decision: &mut Decision<()>) {
         // used ones are kept as long: their answer may be asked for again
         if now >= later_by(row.expires_at, REPLY_SECONDS) {
             decision.changes.push(Change::NoInvitation(row.id));
+        }
+    }
+    // listed as revoked for a day, so that who looks knows what became of it
+    for row in state.peers.values() {
+        let over = |at| now >= later_by(at, REPLY_SECONDS);
+        if row.revoked.as_ref().is_some_and(|revoked| over(revoked.at)) {
+            decision.changes.push(Change::NoPeer(row.name.clone()));
         }
     }
     let extra = state.events.len().saturating_sub(EVENTS_KEPT);

@@ -4,7 +4,7 @@ use super::{Decision, Engine, bookings::not_federated, not_found};
 use crate::{
     admission::{Share, later_by},
     auth::{CLUSTER_ROLE, NODE_ROLE, Principal},
-    authority, document,
+    authority, document, enrolled,
     fabric::edge::SITE_SWITCH,
     failpoint,
     invitations::{self, InvitationRow, Redeemed, Use, sha256},
@@ -16,7 +16,7 @@ use dtn_api::{
     client::{Client, ClientError},
     domain::{
         BorderLink, Domain, DomainDocument, Enrolled, Enrolment, FederationHello, Invitation,
-        InviteKind, InviteRequest, PeerState, SharedHost, SignedDocument,
+        InviteKind, InviteRequest, SharedHost, SignedDocument,
     },
     host::HostKind,
     problem::Kind,
@@ -36,7 +36,7 @@ impl Engine {
         who: &Principal,
         request: InviteRequest,
     ) -> Result<Invitation, Problem> {
-        if request.kind == InviteKind::Domain && request.name == self.config.domain {
+        if request.kind == InviteKind::Domain && request.name == self.config().domain {
             let problem = Problem::new(Kind::InvalidRequest, "the invitation is not valid");
             return Err(problem.at("/name", "is this domain itself"));
         }
@@ -44,9 +44,9 @@ impl Engine {
             let (row, secret) = invitations::invite(&request, now)?;
             let invitation = Invitation {
                 kind: request.kind,
-                domain: self.config.domain.clone(),
+                domain: self.config().domain.clone(),
                 name: request.name.clone(),
-                url: self.config.url.clone(),
+                url: self.config().url.clone(),
                 ca_pin: self.authority.pin(),
                 secret,
                 expires_at: row.expires_at,
@@ -62,6 +62,10 @@ impl Engine {
     /// Turns an invitation into a certificate: a host's, or a cluster's, as it was made.
     pub async fn enrol(&self, enrolment: &Enrolment) -> Result<Enrolled, Problem> {
         let who = &Principal::Anonymous;
+        // before the secret is used up
+        if let Some(theirs) = enrolment.now {
+            document::check_host_clock(theirs, Timestamp::now())?;
+        }
         self.redeem(
             who,
             &[InviteKind::Host, InviteKind::Cluster],
@@ -73,13 +77,21 @@ impl Engine {
                     InviteKind::Host | InviteKind::Domain => (NODE_ROLE, "host.enrolled"),
                 };
                 let csr = &enrolment.csr_pem;
+                let issued = self.authority.certify(role, &row.name, csr, now)?;
+                let mut known = enrolled::enrolled(role, &row.name, &issued, now);
+                if role == CLUSTER_ROLE {
+                    // it never asks how it stands: it has got what it needs with this
+                    known.came_with = issued.generation;
+                }
                 let answer = Enrolled {
                     name: row.name.clone(),
-                    domain: self.config.domain.clone(),
-                    certificate_pem: self.authority.certify(role, &row.name, csr, now)?,
-                    ca_pem: self.authority.ca_pem().to_owned(),
+                    domain: self.config().domain.clone(),
+                    certificate_pem: issued.pem,
+                    ca_pem: self.authority.ca_pem(),
                 };
-                Ok(Decision::only(answer).event(what, None, row.name.to_string()))
+                Ok(Decision::only(answer)
+                    .event(what, None, row.name.to_string())
+                    .change(Change::Enrolled(Box::new(known))))
             },
         )
         .await
@@ -101,7 +113,7 @@ impl Engine {
                     );
                     return Err(Problem::new(Kind::Forbidden, problem));
                 }
-                let peer = peer_row(hello, now)?;
+                let peer = peer_row(hello, self.told_at_hello(), now)?;
                 let answer = self.hello(None, now);
                 Ok(Decision::only(answer)
                     .event("domain.federated", None, hello.domain.to_string())
@@ -116,13 +128,24 @@ impl Engine {
 
     fn hello(&self, secret: Option<String>, now: Timestamp) -> FederationHello {
         FederationHello {
-            domain: self.config.domain.clone(),
-            url: self.config.url.clone(),
-            ca_pem: self.authority.ca_pem().to_owned(),
-            document_key: URL_SAFE_NO_PAD.encode(self.authority.document_public_key()),
+            domain: self.config().domain.clone(),
+            url: self.config().url.clone(),
+            ca_pem: self.authority.ca_pem(),
+            document_key: URL_SAFE_NO_PAD.encode(
+                self.authority
+                    .document_keys()
+                    .first()
+                    .cloned()
+                    .unwrap_or_default(),
+            ),
             secret,
             now,
         }
+    }
+
+    /// What a domain knows of our keys after it has federated: all, unless there are two of them.
+    fn told_at_hello(&self) -> Option<String> {
+        (!self.authority.turn().is_turning()).then(|| self.told_now())
     }
 
     /// Uses a secret once; the same request again gets the same answer, since one can be lost.
@@ -183,7 +206,7 @@ impl Engine {
         who: &Principal,
         invitation: &Invitation,
     ) -> Result<Domain, Problem> {
-        if invitation.kind != InviteKind::Domain || invitation.name != self.config.domain {
+        if invitation.kind != InviteKind::Domain || invitation.name != self.config().domain {
             let problem = Problem::new(
                 Kind::InvalidRequest,
                 "the invitation is not for this domain",
@@ -200,7 +223,7 @@ impl Engine {
             .map_err(|e| from_peer(&invitation.domain, e))?;
         failpoint::reach("accept-answered").await;
         document::check_clock(&theirs.domain, theirs.now, Timestamp::now())?;
-        let peer = peer_row(&theirs, Timestamp::now())?;
+        let peer = peer_row(&theirs, self.told_at_hello(), Timestamp::now())?;
         if peer.ca_pin != invitation.ca_pin || theirs.domain != invitation.domain {
             let problem = "the domain that answered is not the one that invited";
             return Err(Problem::new(Kind::BackendError, problem));
@@ -231,10 +254,7 @@ impl Engine {
         let name = peer.clone();
         self.decide(&Principal::Itself, |state, now| {
             let row = state.peers.get(&name).ok_or_else(|| not_federated(&name))?;
-            let key = URL_SAFE_NO_PAD
-                .decode(&row.document_key)
-                .map_err(|e| Problem::new(Kind::Internal, format!("key of {name}: {e}")))?;
-            let document = document::verify(&signed, &name, &key, row.document.as_ref(), now)?;
+            let document = verify(&signed, row, now)?;
             let known = row.document.as_ref();
             // the times of a document are new each time: only what it says is worth a commit
             if known.is_some_and(|known| says_the_same(known, &document)) {
@@ -274,7 +294,7 @@ impl Engine {
     /// This domain's document, signed now.
     pub async fn document(&self) -> SignedDocument {
         let document = self.look(|state, now| self.describe(state, now)).await;
-        document::sign(&document, self.authority.document_key())
+        self.authority.sign(&document)
     }
 
     fn describe(&self, state: &State, now: Timestamp) -> DomainDocument {
@@ -293,7 +313,8 @@ impl Engine {
                 .max_rate(&[share], Class::Guaranteed, &window, None)
                 .0
         };
-        let border_links = self.config.borders.iter().map(|border| {
+        let config = self.config();
+        let border_links = config.borders.iter().map(|border| {
             let name = border.name.as_str();
             let place = border
                 .at
@@ -315,7 +336,7 @@ impl Engine {
             .hosts
             .values()
             .filter(|host| host.spec.permitted && host.spec.kind == HostKind::Nic);
-        let behind: Vec<Name> = self.config.borders.iter().map(|b| b.name.clone()).collect();
+        let behind: Vec<Name> = config.borders.iter().map(|b| b.name.clone()).collect();
         let shared_hosts = shared.map(|host| SharedHost {
             host: host.id.clone(),
             endpoint: format!("{}/{}", host.spec.node, host.spec.nic),
@@ -325,7 +346,7 @@ impl Engine {
             behind: behind.clone(),
         });
         DomainDocument {
-            domain: self.config.domain.clone(),
+            domain: self.config().domain.clone(),
             version: state.shown_revision,
             issued_at: now,
             expires_at: later_by(now, document::LIFETIME_SECONDS),
@@ -356,11 +377,7 @@ impl Engine {
                     name: row.name.clone(),
                     url: row.url.clone(),
                     ca_pin: row.ca_pin.clone(),
-                    state: if silent {
-                        PeerState::Degraded
-                    } else {
-                        PeerState::Up
-                    },
+                    state: super::nodes::standing(row.revoked.is_some(), silent),
                     heard_at,
                     document: row.document.clone(),
                     version: row.version,
@@ -374,7 +391,7 @@ impl Engine {
     /// Names and authorities (PEM) of the domains whose certificates are believed.
     pub async fn believed(&self) -> Vec<(Name, String)> {
         self.look(|state, _| {
-            let rows = state.peers.values();
+            let rows = state.peers.values().filter(|row| row.revoked.is_none());
             rows.map(|row| (row.name.clone(), row.ca_pem.clone()))
                 .collect()
         })
@@ -392,7 +409,34 @@ fn says_the_same(a: &DomainDocument, b: &DomainDocument) -> bool {
     bare(a) == bare(b)
 }
 
-fn peer_row(hello: &FederationHello, now: Timestamp) -> Result<PeerRow, Problem> {
+/// A document by any of the keys that its domain is known by.
+fn verify(
+    signed: &SignedDocument,
+    row: &PeerRow,
+    now: Timestamp,
+) -> Result<DomainDocument, Problem> {
+    let mut keys = row.document_keys.clone();
+    if keys.is_empty() {
+        keys.push(row.document_key.clone());
+    }
+    let mut last = None;
+    for key in keys {
+        let key = URL_SAFE_NO_PAD
+            .decode(&key)
+            .map_err(|e| Problem::new(Kind::Internal, format!("key of {}: {e}", row.name)))?;
+        match document::verify(signed, &row.name, &key, row.document.as_ref(), now) {
+            Ok(document) => return Ok(document),
+            Err(problem) => last = Some(problem),
+        }
+    }
+    Err(last.unwrap_or_else(|| not_federated(&row.name)))
+}
+
+fn peer_row(
+    hello: &FederationHello,
+    told: Option<String>,
+    now: Timestamp,
+) -> Result<PeerRow, Problem> {
     let wrong = |field: &str, why: String| {
         Problem::new(Kind::InvalidRequest, "the federation is not valid").at(field, why)
     };
@@ -413,6 +457,9 @@ fn peer_row(hello: &FederationHello, now: Timestamp) -> Result<PeerRow, Problem>
         ca_pem: hello.ca_pem.clone(),
         ca_pin,
         document_key: hello.document_key.clone(),
+        document_keys: Vec::new(),
+        told,
+        revoked: None,
         document: None,
         heard_at: Some(now),
         version: 1,

@@ -37,7 +37,7 @@ impl Engine {
         if_match: Option<u64>,
     ) -> Result<Gateway, Problem> {
         auth::own_node(who, &spec.node)?;
-        gateways::check(name, &spec, &self.config.addresses)?;
+        gateways::check(name, &spec, &self.config().addresses)?;
         self.decide(who, |state, now| {
             let before = state.gateways.get(name);
             check_version(if_match, before.map_or(0, |row| row.version), "the gateway")?;

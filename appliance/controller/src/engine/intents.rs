@@ -168,7 +168,7 @@ fn border(
 ) -> Result<BorderEnd, String> {
     let known = network.borders.iter().find(|border| border.name == *link);
     let at = known.and_then(|border| border.at.clone()).ok_or_else(|| {
-        format!("border link {link} has no port: write at = \"SWITCH/PORT\" in its [[border]] of vdnd.toml")
+        format!("border link {link} has no port: write at = \"SWITCH/PORT\" in its [[border]] of appliance.toml")
     })?;
     let stitch = booking.slice.stitch.and_then(|id| state.stitches.get(&id));
     let label = match stitch {
@@ -219,7 +219,7 @@ fn place<'a>(
     };
     network.place(nic).ok_or_else(|| {
         format!(
-            "where {}/{} is plugged in is not known: add a [[port]] to vdnd.toml",
+            "where {}/{} is plugged in is not known: add a [[port]] to appliance.toml",
             nic.spec.node, nic.spec.nic
         )
     })

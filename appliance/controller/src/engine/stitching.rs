@@ -45,7 +45,7 @@ impl Engine {
         let offer = self
             .look(|state, _| {
                 let used = labels_in_use(state, &border.name);
-                border.labels.offer(&used, &self.config.domain, &peer)
+                border.labels.offer(&used, &self.config().domain, &peer)
             })
             .await;
         if offer.is_empty() {
@@ -62,12 +62,12 @@ impl Engine {
         let id = row.stitch.id;
         let mut taken = Vec::new();
         // what goes without saying is not said: a controller that knows no labels takes the rest
-        let all = Labels::half(&self.config.domain, &peer);
+        let all = Labels::half(&self.config().domain, &peer);
         let labels = (offer != all).then(|| offer.to_string());
         let told: Result<Stitch, Problem> = loop {
             let proposal = StitchProposal {
                 stitch_id: id,
-                initiator: self.config.domain.clone(),
+                initiator: self.config().domain.clone(),
                 name: spec.name.clone(),
                 tenant: spec.tenant.clone(),
                 qos: spec.qos.clone(),
@@ -160,7 +160,7 @@ impl Engine {
                 Some(given) => given.clone(),
                 None => {
                     let mtu = narrowest(state, &spec.members, border);
-                    addresses::choose(&self.config.addresses, &state.subnets_in_use(now), mtu)?
+                    addresses::choose(&self.config().addresses, &state.subnets_in_use(now), mtu)?
                 }
             };
             let (near, far) = stitches::deal(&whole)?;
@@ -182,7 +182,8 @@ impl Engine {
                 labels: BTreeMap::new(),
             };
             let booking = self.book(state, own, Some(id), now)?;
-            let domain = &self.config.domain;
+            let config = self.config();
+            let domain = &config.domain;
             let row = stitches::propose(id, domain, peer, &border.name, &booking.slice);
             let detail = format!("slice {} with domain {peer}", spec.name);
             Ok(Decision::only((row.clone(), far, false))
@@ -216,7 +217,7 @@ impl Engine {
             let mtu = before.map_or(1500, |addressing| addressing.mtu);
             let mut used = state.subnets_in_use(now);
             used.extend(taken);
-            let whole = addresses::choose(&self.config.addresses, &used, mtu)?;
+            let whole = addresses::choose(&self.config().addresses, &used, mtu)?;
             let (mut near, far) = stitches::deal(&whole)?;
             if gateways::of_slice(&state.gateways, &booking.slice.spec).is_some() {
                 addresses::set_gateways(&mut near);
@@ -286,10 +287,12 @@ impl Engine {
                 }
                 return Ok(Decision::only(known.stitch.clone()));
             }
-            if !state.peers.contains_key(&proposal.initiator) {
+            let peer = state.peers.get(&proposal.initiator);
+            if peer.is_none_or(|row| row.revoked.is_some()) {
                 return Err(not_federated(&proposal.initiator));
             }
-            let border = self.config.borders.iter().find(|border| {
+            let config = self.config();
+            let border = config.borders.iter().find(|border| {
                 border.name == proposal.border_link && border.peer_domain == proposal.initiator
             });
             let border = border.ok_or_else(|| {
@@ -299,7 +302,7 @@ impl Engine {
                     format!("no link {} leads to you", proposal.border_link),
                 )
             })?;
-            let label = label(state, border, &self.config.domain, &proposal)?;
+            let label = label(state, border, &self.config().domain, &proposal)?;
             let host = offered(state, proposal.endpoint.as_deref())?;
             let own = SliceSpec {
                 name: proposal.name.clone(),
@@ -369,7 +372,7 @@ fn no_label(border: &Name) -> Problem {
     Problem::new(
         Kind::PoolExhausted,
         format!(
-            "no VLAN is free on both sides of border link {border} for this direction: end a slice, or allow more (labels of [[border]] in vdnd.toml)"
+            "no VLAN is free on both sides of border link {border} for this direction: end a slice, or allow more (labels of [[border]] in appliance.toml)"
         ),
     )
 }

@@ -17,12 +17,12 @@ impl Engine {
             return Err(not_found("switch", name));
         }
         self.decide(who, |_, now| {
-            let certificate_pem = self
+            let certificate = self
                 .authority
                 .certify(auth::SWITCH_ROLE, name, csr_pem, now)?;
             let made = SwitchCertificate {
-                certificate_pem,
-                ca_pem: self.authority.ca_pem().to_owned(),
+                certificate_pem: certificate.pem,
+                ca_pem: self.authority.ca_pem(),
             };
             let detail = format!("switch {name}");
             Ok(Decision::only(made).event("switch.certified", None, detail))

@@ -1,15 +1,20 @@
 //! What a switch has, held against what it shall have: the messages that make it so, in the order
-//! that leaks nothing, and the same in words. Pure; called on every look at a switch.
+//! that leaks nothing, and the same in words; apart for every slice, which its tag tells. Pure; called
+//! on every look at a switch.
 //!
 //! Flows without the mark of ours in their cookie are never touched. Those of them that can carry
 //! frames are said, since they may do so around the slices. A meter has no mark: one that nothing
 //! wants goes, unless a flow of somebody else uses it.
 
+mod changes;
+
+pub use changes::{Changes, Part, STEPS, Step, Steps};
+
 use super::{
     Difference,
     program::{
         ACCESS, ADMIT, COOKIE, COOKIE_MASK, FlowId, GROUP_MASK, Group, Meter, MeterSpec, Purpose,
-        Resolved, tag_of, text,
+        Resolved, guards_of, tag_of, text,
     },
 };
 use dtn_openflow::{
@@ -30,80 +35,26 @@ pub struct Found<'a> {
     pub groups: &'a [GroupDesc],
 }
 
-/// A part of the work on all switches. Every switch has ended one (a barrier was answered) before
-/// any begins the next; within one the order is free.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    /// Who is not wanted gets no frame in any more.
-    Shut,
-    /// What forwarded for them goes. Before anything new: a new slice may have the tag of an old
-    /// one, and must not find its rules. Rules of the access table wait for [`Step::Revoke`]: they
-    /// bring nothing anywhere.
-    Clear,
-    /// Meters and groups, which rules refer to.
-    Furnish,
-    /// Access rules that drop, before any new one that lets pass, and before there is a new way to a
-    /// gateway.
-    Deny,
-    /// Rules of the access table that let pass.
-    Allow,
-    /// Rules that forward, when nobody is admitted to them yet.
-    Forward,
-    /// Rules of the access table that let pass what is not wanted any more: the new ones are there.
-    Revoke,
-    /// And only now those that drop.
-    Lift,
-    /// Who is wanted gets in; a changed rule takes the place of the old one.
-    Admit,
-    /// Meters that no rule uses any more: a meter takes its flows with it (OpenFlow 1.3.5 §6.5).
-    Retire,
-}
-/// All steps, in order.
-pub const STEPS: [Step; 10] = [
-    Step::Shut,
-    Step::Clear,
-    Step::Furnish,
-    Step::Deny,
-    Step::Allow,
-    Step::Forward,
-    Step::Revoke,
-    Step::Lift,
-    Step::Admit,
-    Step::Retire,
-];
-
-/// What is to be done at one switch.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Changes {
-    /// The messages of every [`Step`].
-    pub steps: [Vec<Message>; STEPS.len()],
-    /// The same in words, with what is somebody else's.
-    pub differences: Vec<Difference>,
-}
-impl Changes {
-    /// Whether the switch has what it shall have.
-    pub fn is_empty(&self) -> bool {
-        self.steps.iter().all(Vec::is_empty)
-    }
-    /// How many messages it takes.
-    pub fn len(&self) -> usize {
-        self.steps.iter().map(Vec::len).sum()
-    }
-    fn send(&mut self, step: Step, message: Message) {
-        self.steps[step as usize].push(message);
-    }
-}
-
 /// What is to be done at this switch, so that it has what is wanted.
 pub fn difference(switch: &str, wanted: &Resolved, found: &Found<'_>) -> Changes {
     let mut work = Work {
         switch,
+        tag: 0,
         changes: Changes::default(),
     };
     let ours = work.flows(wanted, found.flows);
     work.groups(wanted, found.groups, &used(found.flows, &ours, group_of));
-    work.meters(wanted, found.meters, &used(found.flows, &ours, meter_of));
+    let foreign = used(found.flows, &ours, meter_of);
+    work.meters(wanted, found.meters, &foreign, &owners(found.flows));
     work.changes
+}
+
+/// Whose the meters are that flows of ours use.
+fn owners(flows: &[FlowStats]) -> BTreeMap<u32, u16> {
+    let guards = guards_of(flows).into_iter();
+    guards
+        .flat_map(|(guard, ids)| ids.into_iter().map(move |id| (id, guard.tag)))
+        .collect()
 }
 
 /// The ids that flows of somebody else refer to.
@@ -212,16 +163,30 @@ fn ways(buckets: &[Bucket]) -> BTreeSet<Vec<Action>> {
 
 struct Work<'a> {
     switch: &'a str,
+    /// Whose what is looked at is.
+    tag: u16,
     changes: Changes,
 }
 impl Work<'_> {
-    fn say(&mut self, kind: &str, slice: Option<Uuid>, what: String) {
-        self.changes.differences.push(Difference {
+    fn part(&mut self) -> &mut Part {
+        self.changes.parts.entry(self.tag).or_default()
+    }
+    fn send(&mut self, step: Step, message: Message) {
+        if let Some(messages) = self.part().steps.get_mut(step as usize) {
+            messages.push(message);
+        }
+    }
+    fn differs(&self, kind: &str, slice: Option<Uuid>, what: String) -> Difference {
+        Difference {
             switch: self.switch.to_owned(),
             kind: kind.to_owned(),
             slice,
             what,
-        });
+        }
+    }
+    fn say(&mut self, kind: &str, slice: Option<Uuid>, what: String) {
+        let difference = self.differs(kind, slice, what);
+        self.part().differences.push(difference);
     }
 
     /// Which flows of the switch are ours, or are where ours shall be.
@@ -233,7 +198,9 @@ impl Work<'_> {
             if flow.cookie & COOKIE_MASK == COOKIE || wanted.flows.contains_key(&id) {
                 have.insert(id, flow);
             } else if carries(flow) {
-                self.say("foreign", None, text::flow(&id, &flow.instructions));
+                let what = text::flow(&id, &flow.instructions);
+                let foreign = self.differs("foreign", None, what);
+                self.changes.foreign.push(foreign);
             }
         }
         for (id, flow) in have
@@ -246,7 +213,8 @@ impl Work<'_> {
                 (ACCESS, false) if !judges_nobody(flow.cookie) => Step::Revoke,
                 _ => Step::Clear,
             };
-            self.changes.send(step, id.delete());
+            self.tag = tag_of(flow.cookie).unwrap_or(0);
+            self.send(step, id.delete());
             self.say("extra", None, text::flow(id, &flow.instructions));
         }
         for (id, flow) in &wanted.flows {
@@ -268,16 +236,17 @@ impl Work<'_> {
                 (ACCESS, false) if !judges_nobody(flow.cookie) => Step::Allow,
                 _ => Step::Forward,
             };
+            self.tag = tag_of(flow.cookie).unwrap_or(0);
             // who gets into another slice leaves the old one first: its tag may be a new slice's
             // by the time that this step comes
-            let moves = have
-                .get(id)
-                .and_then(|is| tag_of(is.cookie))
-                .is_some_and(|tag| Some(tag) != tag_of(flow.cookie));
-            if step == Step::Admit && moves {
-                self.changes.send(Step::Shut, id.delete());
+            let before = have.get(id).and_then(|is| tag_of(is.cookie));
+            if let Some(before) = before.filter(|before| *before != self.tag) {
+                self.changes.moves.insert((before, self.tag));
+                if step == Step::Admit {
+                    self.send(Step::Shut, id.delete());
+                }
             }
-            self.changes.send(step, id.add(flow));
+            self.send(step, id.add(flow));
             let what = text::flow(id, &flow.instructions);
             let what = match have.get(id) {
                 Some(is) => format!("{what}; it is {}", text::flow(id, &is.instructions)),
@@ -293,8 +262,9 @@ impl Work<'_> {
         for (id, group) in &have {
             let ours = id & GROUP_MASK == super::program::GROUP;
             if ours && !wanted.groups.contains_key(id) && !foreign.contains(id) {
+                self.tag = group_tag(*id);
                 let message = group_mod(GroupCommand::Delete, *id, Vec::new());
-                self.changes.send(Step::Clear, message);
+                self.send(Step::Clear, message);
                 self.say("extra", None, text::group(*id, &group.buckets));
             }
         }
@@ -306,33 +276,47 @@ impl Work<'_> {
                 }
                 Some(_) => (GroupCommand::Modify, "other"),
             };
+            self.tag = group_tag(*id);
             let message = group_mod(command, *id, buckets.clone());
-            self.changes.send(Step::Furnish, message);
+            self.send(Step::Furnish, message);
             self.say(kind, Some(*slice), text::group(*id, buckets));
         }
     }
 
-    fn meters(&mut self, wanted: &Resolved, found: &[MeterConfig], foreign: &BTreeSet<u32>) {
+    fn meters(
+        &mut self,
+        wanted: &Resolved,
+        found: &[MeterConfig],
+        foreign: &BTreeSet<u32>,
+        owners: &BTreeMap<u32, u16>,
+    ) {
         let have: BTreeMap<u32, &MeterConfig> = found.iter().map(|m| (m.meter_id, m)).collect();
         // above are the switch's own, for what it sends to the controller
         for (id, meter) in have.range(..=METER_MAX) {
             if !wanted.meters.contains_key(id) && !foreign.contains(id) {
+                self.tag = owners.get(id).copied().unwrap_or(0);
                 let message = meter_mod(MeterCommand::Delete, *id, None);
-                self.changes.send(Step::Retire, message);
+                self.send(Step::Retire, message);
                 self.say("extra", None, text::meter_of(*id, &meter.bands));
             }
         }
-        for (id, Meter { slice, spec, .. }) in &wanted.meters {
+        for (id, Meter { slice, spec, guard }) in &wanted.meters {
             let (command, kind) = match have.get(id) {
                 None => (MeterCommand::Add, "missing"),
                 Some(is) if MeterSpec::read(is) == Some(*spec) => continue,
                 Some(_) => (MeterCommand::Modify, "other"),
             };
+            self.tag = guard.tag;
             let message = meter_mod(command, *id, Some(*spec));
-            self.changes.send(Step::Furnish, message);
+            self.send(Step::Furnish, message);
             self.say(kind, Some(*slice), text::meter(*id, *spec));
         }
     }
+}
+
+/// Whose a group of ours is.
+fn group_tag(id: u32) -> u16 {
+    u16::try_from(id & !GROUP_MASK).unwrap_or(0)
 }
 
 fn group_mod(command: GroupCommand, group_id: u32, buckets: Vec<Bucket>) -> Message {

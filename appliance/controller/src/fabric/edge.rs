@@ -8,21 +8,23 @@ use dtn_api::{
     problem::Kind,
     slice::{Class, Member, Mode, Slice, SliceSpec},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::RwLock};
 
 /// The one switch that this fabric sees.
 pub const SITE_SWITCH: &str = "site-switch";
 
 /// The fabric whose hosts enforce: one switch, every declared NIC a port, every border link a port.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Edge {
-    borders: Vec<Border>,
+    borders: RwLock<Vec<Border>>,
 }
 
 impl Edge {
     /// With these border links.
     pub fn new(borders: Vec<Border>) -> Self {
-        Self { borders }
+        Self {
+            borders: RwLock::new(borders),
+        }
     }
 }
 
@@ -42,7 +44,8 @@ impl Fabric for Edge {
             graph.join(&node, SITE_SWITCH, host.spec.capacity_bps, host.spec.mtu);
             graph.leaf(&node);
         }
-        for border in &self.borders {
+        let borders = self.borders.read().unwrap_or_else(|e| e.into_inner());
+        for border in borders.iter() {
             graph.join(
                 border.name.as_str(),
                 SITE_SWITCH,
@@ -52,6 +55,10 @@ impl Fabric for Edge {
             graph.leaf(border.name.as_str());
         }
         graph
+    }
+    fn reborder(&self, borders: &[Border]) -> bool {
+        *self.borders.write().unwrap_or_else(|e| e.into_inner()) = borders.to_vec();
+        true
     }
     fn node(&self, member: &Member) -> Option<String> {
         match (&member.host, &member.border_link) {

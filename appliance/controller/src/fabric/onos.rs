@@ -5,7 +5,7 @@
 //! ([`pass`]) reads all that ONOS has ([`survey`]), works out what may be done now ([`plan`], with
 //! the rules in ONOS's words from [`rules`] and [`criteria`], the members as its [`hosts`], and the
 //! turns that rules of [`access`] take), does it ([`apply`], [`client`]), and looks again until
-//! nothing is left, then every ten seconds.
+//! nothing is left, then every ten seconds. Which meters are its own it writes down before ([`ledger`]).
 //!
 //! The rules of an application belong to one controller. A mark among them, a rule that no frame
 //! meets, says to whom; a controller that finds another's mark does nothing and says so.
@@ -15,6 +15,7 @@ mod apply;
 mod client;
 mod criteria;
 mod hosts;
+mod ledger;
 mod pass;
 mod plan;
 mod rules;
@@ -42,12 +43,14 @@ use dtn_api::{
     slice::{Member, Slice, SliceSpec},
 };
 use futures_util::future::BoxFuture;
+use ledger::Ledger;
 use plan::Memory;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fs, mem,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 use survey::Survey;
 use tokio::sync::Notify;
@@ -74,6 +77,15 @@ pub struct OnosConfig {
     pub plain: bool,
     /// The authority of ONOS's certificate, PEM, where the URL is https.
     pub ca_file: Option<PathBuf>,
+    /// Where it is written down which meters are this controller's.
+    pub meters_file: PathBuf,
+    /// How long a meter whose number was never learnt must be seen in nobody's use before it is taken
+    /// for this controller's.
+    pub settling: Duration,
+}
+impl OnosConfig {
+    /// Longer than a call to ONOS may take, so that none is on its way any more.
+    pub const SETTLING: Duration = Duration::from_secs(30);
 }
 
 /// Who this controller is: the domain, and a number made once and kept in `folder`.
@@ -120,6 +132,7 @@ struct Shared {
     mark: u32,
     state: Mutex<State>,
     memory: tokio::sync::Mutex<Memory>,
+    ledger: tokio::sync::Mutex<Ledger>,
     /// One reading at a time.
     working: tokio::sync::Mutex<()>,
     wake: Notify,
@@ -192,6 +205,7 @@ impl Onos {
         stop: CancellationToken,
     ) -> anyhow::Result<Arc<Self>> {
         let client = Client::new(&config)?;
+        let ledger = Ledger::read(&config.meters_file, config.settling)?;
         let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if config.app_id.is_empty()
             || config.app_id.len() > 100
@@ -216,6 +230,7 @@ impl Onos {
             mark,
             state: Mutex::default(),
             memory: tokio::sync::Mutex::default(),
+            ledger: tokio::sync::Mutex::new(ledger),
             working: tokio::sync::Mutex::default(),
             wake: Notify::new(),
             changed: Notify::new(),

@@ -2,12 +2,18 @@
 //!
 //! A switch connects ([`listener`]), says who it is and is known from then on ([`switches`]) until
 //! its [`session`] ends. Whenever something is wanted or a switch is there again, and every ten
-//! seconds, one task ([`reconcile`]) reads what the switches have, holds it against what they
-//! shall have, and makes the difference good. A slice is programmed when that has been read back
-//! from every switch that it goes through ([`standing`]). Beside that every port says where it is,
+//! seconds, one task ([`reconcile`]) reads what the switches have ([`look`]), holds it against what they
+//! shall have, and makes the difference good. The switches of a slice are worked on step by step
+//! together ([`work`]), and slices on other switches do not wait for that ([`units`], [`board`]). A
+//! slice is programmed when it has been read back from every switch that it goes through ([`standing`]). Beside that every port says where it is,
 //! and what comes in at another tells how the switches are joined ([`discovery`]).
 
+mod board;
+#[cfg(test)]
+mod board_tests;
+mod check;
 mod closed;
+mod counts;
 mod decided;
 mod dhcp;
 mod discovery;
@@ -19,6 +25,7 @@ mod lldp;
 mod look;
 mod missed;
 mod neighbours;
+mod notes;
 mod reconcile;
 mod refused;
 mod rounds;
@@ -26,7 +33,10 @@ mod session;
 pub(in crate::fabric) mod standing;
 mod switches;
 mod turns;
+mod units;
 mod watch;
+mod wish;
+mod work;
 
 use super::{
     Asked, Counters, Difference, Fabric, Intent, Verdict,
@@ -49,7 +59,7 @@ use rustls::ServerConfig;
 pub(in crate::fabric) use session::lock;
 use standing::Standing;
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     mem,
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -102,8 +112,8 @@ struct Shared {
     state: Mutex<State>,
     /// One switch at a time becomes known.
     joining: tokio::sync::Mutex<()>,
-    /// One reading of all switches at a time.
-    working: tokio::sync::Mutex<()>,
+    /// Who asks what differs.
+    asks: mpsc::Sender<check::Question>,
     /// There is work for the reconciling task.
     wake: Notify,
     /// What `verify` says may have changed.
@@ -141,8 +151,6 @@ struct State {
     short: BTreeMap<Name, String>,
     /// The switches that were sent away.
     refused: Refused,
-    /// What switches refused in the last pass: each is said once as long as it lasts.
-    complaints: BTreeSet<String>,
     standings: BTreeMap<Uuid, (Intent, Standing)>,
     counters: BTreeMap<Uuid, Counters>,
     /// What access rules have decided about, by slice and number.
@@ -194,11 +202,12 @@ impl OpenFlow {
             .context("making the secret that link discovery is sealed with")?;
         let (handed, hands) = mpsc::channel(discovery::QUEUE);
         let (questions, asked) = mpsc::channel(dhcp::QUEUE);
+        let (asks, checks) = mpsc::channel(1);
         let shared = Arc::new(Shared {
             network,
             state: Mutex::default(),
             joining: tokio::sync::Mutex::default(),
-            working: tokio::sync::Mutex::default(),
+            asks,
             wake: Notify::new(),
             changed: Notify::new(),
             probe: Notify::new(),
@@ -212,9 +221,9 @@ impl OpenFlow {
         });
         let accept = listener::accept(listener, listen.tls, shared.clone(), stop.clone());
         shared.watch("listening for switches", &stop, accept);
-        let passes = reconcile::run(shared.clone(), stop.clone());
+        let passes = reconcile::run(shared.clone(), checks, stop.clone());
         shared.watch("programming the switches", &stop, passes);
-        let counts = reconcile::counts(shared.clone(), stop.clone());
+        let counts = counts::run(shared.clone(), stop.clone());
         shared.watch("counting in the switches", &stop, counts);
         let decided = decided::run(shared.clone(), stop.clone());
         shared.watch("counting what access rules decide", &stop, decided);
@@ -332,6 +341,6 @@ impl Fabric for OpenFlow {
         self.shared.links()
     }
     fn check(&self) -> BoxFuture<'_, Vec<Difference>> {
-        Box::pin(reconcile::check(&self.shared))
+        Box::pin(check::check(&self.shared))
     }
 }

@@ -7,6 +7,12 @@
 //! | `/enrolments` | POST Enrolment → Enrolled (open: the secret is the credential) |
 //! | `/federations` | POST FederationHello → FederationHello (open: the secret is the credential) |
 //! | `/domains` | GET, POST Accept → Domain; `/domains/{name}` GET |
+//! | `/domains/{name}/actions/revoke` | POST Revoke → Revoked |
+//! | `/domains/{name}/keys` | PUT DomainKeys → Domain (that domain alone) |
+//! | `/keys`, `/keys/actions/rotate` | GET Keys; POST Rotate → Keys |
+//! | `/nodes` | GET; `/nodes/{name}` GET Node |
+//! | `/nodes/{name}/certificate` | POST Renewal → Enrolled (that host alone) |
+//! | `/nodes/{name}/actions/revoke` | POST Revoke → Revoked |
 //! | `/domain_document` | GET SignedDocument |
 //! | `/hosts` | GET; `/hosts/{id}` PUT HostSpec → Host, GET, DELETE |
 //! | `/slices` | GET `?name=`, POST SliceSpec → Slice `?dry_run=true`; `/slices/{id}` GET, DELETE (If-Match) |
@@ -28,6 +34,7 @@
 //! | `/fabric`, `/fabric/differences`, `/fabric/links` | GET FabricStatus, List of Difference, List of FabricLink |
 //! | `/fabric/switches/{name}/certificate` | POST SwitchCertificateRequest → SwitchCertificate |
 //! | `/topology`, `/events?after=` | GET |
+//! | `/config` | GET Running; `/config/reload` POST → Reloaded |
 //! | `/openapi.json`, `/healthz`, `/readyz`, `/metrics` | GET |
 //!
 //! **Headers.** POST on slices, leases and stitches needs an `Idempotency-Key`: it is kept for 24 h,
@@ -41,13 +48,14 @@ mod fabric;
 mod gateways;
 mod hosts;
 mod leases;
+mod nodes;
 mod request;
 mod slices;
 mod stitches;
 mod system;
 
 use crate::{
-    auth::{self, Principal},
+    auth::{self, Principal, Shown},
     engine::Engine,
 };
 use axum::{
@@ -88,6 +96,14 @@ fn contract() -> OpenApiRouter<Api> {
         .routes(routes!(domains::list, domains::accept))
         .routes(routes!(domains::get))
         .routes(routes!(domains::document))
+        .routes(routes!(nodes::revoke_domain))
+        .routes(routes!(nodes::take_keys))
+        .routes(routes!(nodes::keys))
+        .routes(routes!(nodes::rotate))
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::get))
+        .routes(routes!(nodes::renew))
+        .routes(routes!(nodes::revoke))
         .routes(routes!(hosts::list))
         .routes(routes!(hosts::get, hosts::put, hosts::delete))
         .routes(routes!(slices::list, slices::post))
@@ -118,6 +134,8 @@ fn contract() -> OpenApiRouter<Api> {
         .routes(routes!(fabric::certify))
         .routes(routes!(system::topology))
         .routes(routes!(system::events))
+        .routes(routes!(system::config))
+        .routes(routes!(system::reload))
         .routes(routes!(system::healthz))
         .routes(routes!(system::readyz))
         .routes(routes!(system::metrics))
@@ -168,6 +186,10 @@ async fn authorize(
             who = Principal::Operator;
         }
     }
+    let shown = request.extensions().get::<Shown>().cloned();
+    engine
+        .admit(&who, shown.unwrap_or_default().0.as_deref())
+        .await?;
     let route = path
         .as_str()
         .strip_prefix(VDN_BASE)

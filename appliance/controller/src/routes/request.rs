@@ -1,6 +1,6 @@
 //! How requests are read and answers written: principals, keys, versions, bodies, pages, problems.
 
-use crate::auth::Principal;
+use crate::auth::{Principal, Shown};
 use axum::{
     Json,
     body::Bytes,
@@ -52,6 +52,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Who {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Answer<Self> {
         let who = parts.extensions.get::<Principal>().cloned();
         Ok(Self(who.unwrap_or(Principal::Anonymous)))
+    }
+}
+
+/// The digest of the certificate that the connection came with.
+pub(super) struct With(pub(super) Option<String>);
+impl<S: Send + Sync> FromRequestParts<S> for With {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Answer<Self> {
+        let shown = parts.extensions.get::<Shown>().cloned();
+        Ok(Self(shown.unwrap_or_default().0))
     }
 }
 

@@ -5,7 +5,13 @@ use super::{
     request::{Answer, Asked},
 };
 use axum::{Json, extract::State, http::header, response::IntoResponse};
-use dtn_api::{Problem, domain::Event, problem::Kind, slice::List};
+use dtn_api::{
+    Problem,
+    domain::Event,
+    problem::Kind,
+    running::{Reloaded, Running},
+    slice::List,
+};
 use jiff::Timestamp;
 use prometheus_client::{
     encoding::text::encode,
@@ -86,6 +92,20 @@ pub(super) async fn events(
         items: items.await,
         next_page_token: None,
     })
+}
+
+/// The configuration that this process runs with.
+#[utoipa::path(get, path = "/config", tag = "system",
+    responses((status = 200, body = Running), (status = "default", body = Problem)))]
+pub(super) async fn config(State(engine): State<Api>) -> Json<Running> {
+    Json(engine.running())
+}
+
+/// Reads the configuration again.
+#[utoipa::path(post, path = "/config/reload", tag = "system",
+    responses((status = 200, body = Reloaded), (status = "default", body = Problem)))]
+pub(super) async fn reload(State(engine): State<Api>) -> Answer<Json<Reloaded>> {
+    Ok(Json(engine.reload().await?))
 }
 
 /// The process lives.

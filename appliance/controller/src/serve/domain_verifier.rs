@@ -9,9 +9,10 @@ use rustls::{
     crypto::ring::default_provider,
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
     server::{
-        WebPkiClientVerifier,
+        ClientHello, ResolvesServerCert, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
+    sign::CertifiedKey,
 };
 use std::{
     collections::BTreeMap,
@@ -24,7 +25,9 @@ type Verifiers = BTreeMap<Name, Arc<dyn ClientCertVerifier>>;
 #[derive(Debug)]
 pub(super) struct DomainVerifier {
     own_domain: Name,
-    own: Arc<dyn ClientCertVerifier>,
+    own: RwLock<Arc<dyn ClientCertVerifier>>,
+    /// The authorities that `own` was made of.
+    own_pem: RwLock<String>,
     peers: RwLock<Verifiers>,
 }
 
@@ -41,9 +44,24 @@ impl DomainVerifier {
     pub(super) fn new(authority: &Authority) -> anyhow::Result<Self> {
         Ok(Self {
             own_domain: authority.domain().clone(),
-            own: verifier(authority.ca_pem())?,
+            own: RwLock::new(verifier(&authority.ca_pem())?),
+            own_pem: RwLock::new(authority.ca_pem()),
             peers: RwLock::default(),
         })
+    }
+    /// From now on the own domain is believed by these authorities.
+    pub(super) fn believe_own(&self, authority: &Authority) -> anyhow::Result<()> {
+        let pem = authority.ca_pem();
+        let mut known = self.own_pem.write().unwrap_or_else(|e| e.into_inner());
+        if *known != pem {
+            let made = verifier(&pem)?;
+            *self.own.write().unwrap_or_else(|e| e.into_inner()) = made;
+            *known = pem;
+        }
+        Ok(())
+    }
+    fn own(&self) -> Arc<dyn ClientCertVerifier> {
+        self.own.read().unwrap_or_else(|e| e.into_inner()).clone()
     }
     /// From now on these domains are believed, each by its authority (PEM).
     pub(super) fn believe(&self, authorities: &BTreeMap<Name, String>) {
@@ -61,7 +79,7 @@ impl DomainVerifier {
     }
     fn of(&self, domain: &Name) -> Option<Arc<dyn ClientCertVerifier>> {
         if *domain == self.own_domain {
-            return Some(self.own.clone());
+            return Some(self.own());
         }
         self.peers
             .read()
@@ -107,26 +125,67 @@ impl ClientCertVerifier for DomainVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.own
+        self.own()
             .verify_tls13_signature(message, certificate, signature)
     }
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.own.supported_verify_schemes()
+        self.own().supported_verify_schemes()
     }
+}
+
+/// The certificate that the controller shows; another one from the next connection on, once its keys
+/// are changed.
+#[derive(Debug)]
+pub(super) struct ShownCertificate {
+    chain: RwLock<(String, Arc<CertifiedKey>)>,
+}
+
+impl ShownCertificate {
+    pub(super) fn new(authority: &Authority) -> anyhow::Result<Self> {
+        let (chain, key) = authority.server();
+        let made = certified(&chain, &key)?;
+        Ok(Self {
+            chain: RwLock::new((chain, made)),
+        })
+    }
+    /// From now on the domain's own one of now.
+    pub(super) fn show(&self, authority: &Authority) -> anyhow::Result<()> {
+        let (chain, key) = authority.server();
+        let mut shown = self.chain.write().unwrap_or_else(|e| e.into_inner());
+        if shown.0 != chain {
+            let made = certified(&chain, &key)?;
+            *shown = (chain, made);
+        }
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for ShownCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let shown = self.chain.read().unwrap_or_else(|e| e.into_inner());
+        Some(shown.1.clone())
+    }
+}
+
+fn certified(chain: &str, key: &str) -> anyhow::Result<Arc<CertifiedKey>> {
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
+    Ok(Arc::new(CertifiedKey::from_der(
+        chain,
+        key,
+        &default_provider(),
+    )?))
 }
 
 /// TLS 1.3 with the domain's own certificate.
 pub(super) fn server_config(
-    authority: &Authority,
+    shown: Arc<ShownCertificate>,
     verifier: Arc<DomainVerifier>,
 ) -> anyhow::Result<Arc<ServerConfig>> {
-    let (chain, key) = authority.server();
-    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(shown);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -12,7 +12,9 @@ use std::sync::Arc;
 /// The domain's own certificate; TLS 1.2 too, since many switches speak nothing newer.
 pub(super) fn server_config(authority: &Authority) -> anyhow::Result<Arc<ServerConfig>> {
     let mut roots = RootCertStore::empty();
-    roots.add(authority.ca_der().clone())?;
+    for authority in authority.ca_ders() {
+        roots.add(authority)?;
+    }
     let provider = Arc::new(default_provider());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;

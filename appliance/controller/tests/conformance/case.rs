@@ -2,7 +2,10 @@
 
 use super::Ground;
 use futures_util::future::LocalBoxFuture;
-use std::thread;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
 
 /// Whether a case is for a fabric; otherwise why not.
 #[derive(Clone, Copy)]
@@ -18,13 +21,14 @@ pub(crate) struct Case {
     pub(crate) edge: For,
     pub(crate) openflow: For,
     pub(crate) onos: For,
+    pub(crate) core: For,
 }
 /// Runs every case that is for a fabric, each with a ground of its own, and says what of the rest.
 pub(crate) fn conform(
     fabric: &'static str,
     cases: &'static [Case],
     of: fn(&Case) -> For,
-    run: fn(&'static Case),
+    mut run: impl FnMut(&'static Case),
 ) {
     let mut failed = Vec::new();
     for case in cases {
@@ -36,11 +40,12 @@ pub(crate) fn conform(
             }
             For::It => {
                 println!("{fabric}: {name}");
-                // in a thread of its own, so that the next one is run also when it fails
-                let ran = thread::spawn(move || run(case)).join();
-                if ran.is_err() {
+                let began = Instant::now();
+                // the next one is run also when it fails
+                if catch_unwind(AssertUnwindSafe(|| run(case))).is_err() {
                     failed.push(name);
                 }
+                println!("{fabric}: {name}: {:.1} s", began.elapsed().as_secs_f64());
             }
         }
     }

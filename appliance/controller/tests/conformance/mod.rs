@@ -4,11 +4,13 @@ mod case;
 mod hosts;
 mod onos;
 mod openflow;
+mod real;
 
 pub(crate) use case::{Case, For, conform, within};
 pub(crate) use hosts::Hosts;
 pub(crate) use onos::Core;
 pub(crate) use openflow::Switches;
+pub(crate) use real::Real;
 
 use dtn_api::{HostId, Name, host::Enforcement};
 use futures_util::future::LocalBoxFuture;

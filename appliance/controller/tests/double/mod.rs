@@ -18,6 +18,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 use tokio_util::sync::CancellationToken;
 use vdnd::fabric::{
@@ -45,21 +46,38 @@ pub(crate) struct Double {
     pub(crate) away: bool,
     /// What every call is answered with instead.
     pub(crate) failing: Option<&'static str>,
+    /// What begins with this is never answered when it is posted: a meter is made all the same, rules
+    /// are not.
+    pub(crate) mute: Option<&'static str>,
     /// What was asked for, in order.
     pub(crate) posts: Vec<String>,
     /// Calls that change something.
     pub(crate) writes: u64,
+    /// The last id of a meter.
     last: u32,
 }
 impl Double {
     /// The meter of an application of somebody else.
     pub(crate) fn foreign_meter(&mut self, number: u32) {
         let mut meter = recorded("meters_added")["body"]["meters"][0].clone();
-        meter["id"] = json!(number.to_string());
+        meter["id"] = json!(written(number));
         self.meters.insert(number, meter);
+    }
+    /// One that cannot be told from what a slice of this rate has, with so many rules.
+    pub(crate) fn meter_like_ours(&mut self, number: u32, rate_bps: u64, references: u64) {
+        self.foreign_meter(number);
+        let meter = self.meters.get_mut(&number).unwrap();
+        meter["referenceCount"] = json!(references);
+        meter["bands"][0]["rate"] = json!(rate_bps / 1000 * 105 / 100);
+        meter["bands"][0]["burstSize"] = json!(rate_bps / 100_000);
     }
 }
 type Shared = Arc<Mutex<Double>>;
+
+/// A meter's id in an answer; in a path, in `Location` and in a rule that is told it is decimal.
+fn written(id: u32) -> String {
+    format!("{id:x}")
+}
 
 fn said(name: &str) -> Response {
     let answer = recorded(name);
@@ -77,6 +95,26 @@ fn of(name: &str, list: &str, values: Vec<Value>) -> Response {
     axum::Json(body).into_response()
 }
 
+/// Answers, or never.
+async fn heard(
+    State(double): State<Shared>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let path = uri.path().strip_prefix("/onos/v1").unwrap();
+    let mute = double.lock().unwrap().mute;
+    let mute = mute.filter(|begin| method == Method::POST && path.starts_with(begin));
+    if mute.is_some_and(|begin| begin != "/meters") {
+        return std::future::pending().await;
+    }
+    let said = answer(State(double), method, uri, headers, body).await;
+    if mute.is_some() {
+        return std::future::pending().await;
+    }
+    said
+}
 async fn answer(
     State(double): State<Shared>,
     method: Method,
@@ -150,7 +188,7 @@ async fn answer(
         }
         ("GET", ["flows", "application", _]) => {
             let now = double.flows.values().cloned().collect();
-            let meters: Vec<String> = double.meters.keys().map(u32::to_string).collect();
+            let meters: Vec<String> = double.meters.keys().copied().map(written).collect();
             for flow in double.flows.values_mut() {
                 // a switch refuses a rule whose meter it does not have
                 let list = flow["treatment"]["instructions"].as_array().unwrap();
@@ -167,6 +205,12 @@ async fn answer(
                 let mut made = recorded("flows_pending")["body"]["flows"][0].clone();
                 for name in ["deviceId", "tableId", "priority", "selector", "treatment"] {
                     made[name] = flow[name].clone();
+                }
+                for instruction in made["treatment"]["instructions"].as_array_mut().unwrap() {
+                    if instruction["type"] == "METER" {
+                        let id: u32 = instruction["meterId"].as_str().unwrap().parse().unwrap();
+                        instruction["meterId"] = json!(written(id));
+                    }
                 }
                 let id = format!(
                     "{} {} {} {}",
@@ -202,7 +246,7 @@ async fn answer(
             double.last += 1;
             let number = double.last;
             let mut made = recorded("meters_pending")["body"]["meters"][0].clone();
-            made["id"] = json!(number.to_string());
+            made["id"] = json!(written(number));
             made["deviceId"] = json!(id);
             made["bands"][0]["rate"] = sent["bands"][0]["rate"].clone();
             made["bands"][0]["burstSize"] = sent["bands"][0]["burstSize"].clone();
@@ -212,18 +256,19 @@ async fn answer(
             (StatusCode::CREATED, [(header::LOCATION, at)]).into_response()
         }
         ("DELETE", ["meters", _, id]) => {
+            let number: u32 = id.parse().unwrap();
             let users = double
                 .flows
                 .values()
                 .filter(|f| {
                     f["treatment"]
                         .to_string()
-                        .contains(&format!("\"meterId\":\"{id}\""))
+                        .contains(&format!("\"meterId\":\"{}\"", written(number)))
                 })
                 .count();
             assert_eq!(users, 0, "a meter takes its rules with it");
-            double.meters.remove(&id.parse().unwrap());
-            double.posts.push(format!("meter {id} gone"));
+            double.meters.remove(&number);
+            double.posts.push(format!("meter {number} gone"));
             StatusCode::NO_CONTENT.into_response()
         }
         ("GET", ["hosts"]) => of("hosts", "hosts", double.hosts.values().cloned().collect()),
@@ -261,10 +306,14 @@ pub(crate) struct Rig {
 }
 impl Rig {
     pub(crate) async fn start() -> Self {
-        let double = Shared::default();
+        // so that the second meter's id is another one in hexadecimal
+        let double = Shared::new(Mutex::new(Double {
+            last: 8,
+            ..Double::default()
+        }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().fallback(answer).with_state(double.clone());
+        let router = Router::new().fallback(heard).with_state(double.clone());
         let stop = CancellationToken::new();
         let ended = stop.clone();
         tokio::spawn(async move {
@@ -304,6 +353,8 @@ impl Rig {
             owner: owner.into(),
             plain: false,
             ca_file: None,
+            meters_file: self.dir.path().join("meters.json"),
+            settling: Duration::from_secs(1),
         };
         Onos::start(network, config, stop.clone()).await.unwrap()
     }

@@ -3,8 +3,8 @@
 
 use dtn_openflow::{
     AggregateStats, Description, Features, FlowCommand, FlowMod, FlowStats, Frame, GroupCommand,
-    GroupDesc, Message, MeterCommand, MeterConfig, MeterFeatures, MultipartReply, MultipartRequest,
-    Port, frame_length,
+    GroupDesc, Instruction, Message, MeterCommand, MeterConfig, MeterFeatures, MultipartReply,
+    MultipartRequest, Port, frame_length,
 };
 use std::{
     collections::BTreeMap,
@@ -31,6 +31,8 @@ pub(crate) struct Manner {
     pub(crate) endless: AtomicBool,
     /// How often it was asked for something that may be long.
     pub(crate) asked: AtomicUsize,
+    /// How often it was asked how many rules it has.
+    pub(crate) counted: AtomicUsize,
     /// What it holds.
     pub(crate) held: Mutex<Held>,
 }
@@ -156,10 +158,20 @@ impl Make {
             Message::MultipartRequest(MultipartRequest::GroupDesc) if !self.groups => refused(1, 2),
             Message::MultipartRequest(request) => {
                 manner.asked.fetch_add(1, Ordering::Relaxed);
+                if matches!(request, MultipartRequest::Aggregate(_)) {
+                    manner.counted.fetch_add(1, Ordering::Relaxed);
+                }
                 let body = self.told(&request, &held);
                 if manner.endless.load(Ordering::Relaxed) {
-                    let flow = FlowStats::default();
-                    let body = MultipartReply::Flow(vec![flow; 1000]);
+                    // long, and quickly written and read: what counts is its length
+                    let filler = Instruction::Other {
+                        kind: 0xffff,
+                        body: vec![0; 60_000],
+                    };
+                    let body = MultipartReply::Flow(vec![FlowStats {
+                        instructions: vec![filler],
+                        ..FlowStats::default()
+                    }]);
                     let part = Message::MultipartReply { more: true, body };
                     return vec![part; 1500];
                 }

@@ -31,9 +31,13 @@ pub(crate) fn there(test: &str) -> bool {
 /// How a controller of this name finds it.
 pub(crate) fn config(owner: &str) -> OnosConfig {
     let env = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is needed"));
+    let credentials_file = PathBuf::from(env("DTN_ONOS_CREDENTIALS"));
+    let meters = format!("{}-meters.json", owner.replace('/', "-"));
     OnosConfig {
         url: env("DTN_ONOS_URL"),
-        credentials_file: PathBuf::from(env("DTN_ONOS_CREDENTIALS")),
+        meters_file: credentials_file.with_file_name(meters),
+        settling: OnosConfig::SETTLING,
+        credentials_file,
         app_id: APP.into(),
         owner: owner.into(),
         plain: false,

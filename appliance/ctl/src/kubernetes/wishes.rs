@@ -19,7 +19,7 @@ use std::{
 /// Where the host keeps its templates unless its configuration says otherwise.
 const TEMPLATES: &str = "/usr/share/dtn/workloads";
 /// The configuration that says it.
-const CONFIG: &str = "/etc/dtn/dtnd.toml";
+const CONFIG: &str = "/etc/dtn/appliance.toml";
 /// Values that options stand for.
 const OWN: [(&str, &str); 3] = [
     ("name", "--name"),

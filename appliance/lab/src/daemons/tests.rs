@@ -26,6 +26,34 @@ fn hosts_alone_need_no_wiring() {
 }
 
 #[test]
+fn a_host_is_a_node_of_its_site_s_cluster_or_has_podman() {
+    let toml = |engine: &str| -> toml::Table {
+        let options = serde_json::json!({
+            "state": "/s", "engine": engine, "wan": "200Mbit", "rtt": "10ms", "mtu": 9000, "nics": 1,
+            "nic": "dedicated", "rate": null, "min_rate": null, "class": "guaranteed",
+            "data": "/usr/share/doc", "large": "1MiB", "both": false, "interrupt": false,
+            "until": null, "keep": false, "report": null, "svg": null,
+            "bin_dir": "/nowhere", "share": "/nowhere", "image": "/nowhere"
+        });
+        let options: Options = serde_json::from_value(options).unwrap();
+        dtnd_toml(&options, 1, Path::new("/s/sites/busan"))
+            .parse()
+            .unwrap()
+    };
+    let (podman, node) = (toml("podman"), toml("kubernetes"));
+    assert_eq!(
+        podman["podman"]["socket"].as_str(),
+        Some("/s/sites/busan/run/podman/podman.sock")
+    );
+    assert!(!podman.contains_key("kubernetes") && !node.contains_key("podman"));
+    assert_eq!(
+        node["kubernetes"]["kubeconfig"].as_str(),
+        Some("/s/sites/busan/var/lib/kubernetes/dtnd.kubeconfig")
+    );
+    assert_eq!(podman["nic"], node["nic"]);
+}
+
+#[test]
 fn the_wiring_of_switches_names_every_port_once() {
     let file = told("openflow");
     assert_eq!(file["fabric"]["listen"].as_str(), Some("10.254.0.12:6653"));

@@ -12,6 +12,7 @@ use crate::{
     daemons::{Daemons, until},
     knock::Heard,
     options::Fabric,
+    pods,
     scenario::{self, Deployed},
     site::Site,
 };
@@ -70,8 +71,9 @@ pub async fn run(lab: &Lab) -> Result<Vec<GatewayEvidence>> {
 
 /// Takes the pods down and gives the slices back.
 pub async fn give_back(lab: &Lab) -> Result<()> {
-    let all = lab.daemons.iter().map(async |daemons| {
-        scenario::undeploy(daemons, SLICE).await?;
+    let sites = lab.sites.iter().zip(&lab.daemons);
+    let all = sites.map(async |(site, daemons)| {
+        pods::undeploy(lab, site, SLICE).await?;
         scenario::give_back(daemons, SLICE).await
     });
     futures_util::future::try_join_all(all).await.map(|_| ())
@@ -88,7 +90,7 @@ async fn one(lab: &Lab, site: &Site, daemons: &Daemons) -> Result<GatewayEvidenc
         nic: VISIT.0,
         class: NicClass::Shared,
     };
-    let pod = scenario::deploy_as(daemons, &lab.place, &wanted).await?;
+    let pod = pods::deploy(lab, site, &wanted).await?;
     serving(daemons, slice).await?;
     let mut trial = Trial {
         site,

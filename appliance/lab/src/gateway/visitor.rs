@@ -9,12 +9,13 @@ use super::{
 use crate::{
     capsule::Lab,
     knock::Heard,
+    pods::Running,
     shell::{self, SHORT},
     site::Site,
 };
 use anyhow::{Context, Result, ensure};
-use dtn_api::{gateway::Direction, local::Pod};
-use std::{convert::Infallible, net::IpAddr, process::Stdio, time::Duration};
+use dtn_api::gateway::Direction;
+use std::{convert::Infallible, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
@@ -43,15 +44,8 @@ pub(super) struct Held {
 
 impl<'a> Visitor<'a> {
     /// Starts the service in the pod.
-    pub(super) async fn new(lab: &'a Lab, site: &'a Site, pod: &Pod) -> Result<Self> {
-        let mut inside = Vec::new();
-        for ip in pod.interfaces.iter().flat_map(|one| &one.ips) {
-            let bare = ip.split('/').next().unwrap_or(ip);
-            inside.push(
-                bare.parse::<IpAddr>()
-                    .with_context(|| format!("the address {ip} of the pod {SLICE}"))?,
-            );
-        }
+    pub(super) async fn new(lab: &'a Lab, site: &'a Site, pod: &Running) -> Result<Self> {
+        let inside = &pod.addresses;
         ensure!(
             inside.len() == 2 && inside[0].is_ipv6() != inside[1].is_ipv6(),
             "the pod {SLICE} of {} has the addresses {inside:?}, and one of each family is needed",
@@ -66,7 +60,7 @@ impl<'a> Visitor<'a> {
             lab,
             site,
             netns: pod.netns.clone(),
-            doors: super::doors::doors(&inside, &host(site.index)),
+            doors: super::doors::doors(inside, &host(site.index)),
             _service: service,
         })
     }

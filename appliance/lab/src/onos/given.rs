@@ -142,18 +142,25 @@ fn ask(given: &Given, to: SocketAddr, secret: &str) -> Result<(), String> {
     }
 }
 
-/// The status with which it answers.
-fn status(to: SocketAddr, secret: &str) -> io::Result<Option<String>> {
+/// What it answers to a GET, head and all, up to so many bytes.
+pub(super) fn exchange(to: SocketAddr, secret: &str, path: &str, most: u64) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&to, ANSWER)?;
     stream.set_read_timeout(Some(ANSWER))?;
     stream.set_write_timeout(Some(ANSWER))?;
+    // of version 1.0, so that the answer is in one piece and ends with the connection
     let request = format!(
-        "GET /onos/v1/devices HTTP/1.0\r\nHost: {to}\r\nAuthorization: Basic {}\r\n\r\n",
+        "GET {path} HTTP/1.0\r\nHost: {to}\r\nAuthorization: Basic {}\r\n\r\n",
         STANDARD.encode(secret)
     );
     stream.write_all(request.as_bytes())?;
-    let mut head = String::new();
-    stream.take(64).read_to_string(&mut head)?;
+    let mut answer = String::new();
+    stream.take(most).read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// The status with which it answers.
+fn status(to: SocketAddr, secret: &str) -> io::Result<Option<String>> {
+    let head = exchange(to, secret, "/onos/v1/devices", 64)?;
     let mut words = head.split_whitespace();
     let http = words.next().is_some_and(|word| word.starts_with("HTTP/1."));
     Ok(http.then(|| words.next().map(str::to_owned)).flatten())

@@ -4,6 +4,9 @@ use dtn_api::{nic::NicClass, slice::Class};
 fn options(state: &Path) -> Options {
     Options {
         state: state.into(),
+        engine: EngineKind::Podman,
+        kubernetes: "/nowhere".into(),
+        kubeconfigs: Vec::new(),
         fabric: Fabric::Edge,
         onos: onos::OnosOptions::default(),
         wan_at_most: false,
@@ -42,6 +45,7 @@ fn good() -> Facts {
         free_memory: Some(8 << 30),
         foreign: Vec::new(),
         onos: Vec::new(),
+        kubernetes: Vec::new(),
         state: None,
         up: false,
         tree: Tree::Files {
@@ -72,6 +76,7 @@ fn all_problems_are_told_at_once_each_with_a_remedy() {
         free_memory: Some(1 << 20),
         foreign: vec!["a network namespace busan".into()],
         onos: vec!["no ONOS core".into()],
+        kubernetes: vec!["there is no release of Kubernetes".into()],
         state: Some("--state".into()),
         up: true,
         tree: Tree::Empty,
@@ -81,12 +86,13 @@ fn all_problems_are_told_at_once_each_with_a_remedy() {
     let mut wish = options(Path::new("/s"));
     (wish.mtu, wish.nics, wish.rtt) = (100, 0, "1h".parse().unwrap());
     let told = problems(&wish, &facts);
-    assert_eq!(told.len(), 16, "{told:#?}");
+    assert_eq!(told.len(), 17, "{told:#?}");
     for part in [
         "not root",
         "Debian's package podman",
         "/nowhere/vdnd",
         "no veth",
+        "no release of Kubernetes",
         "free, and both copies",
         "is empty",
         "already up",
@@ -100,6 +106,23 @@ fn all_problems_are_told_at_once_each_with_a_remedy() {
             "{part:?} is missing in {told:#?}"
         );
     }
+}
+
+#[test]
+fn clusters_need_more_memory_and_no_podman() {
+    let mut wish = options(Path::new("/s"));
+    let two_gigabytes = Facts {
+        free_memory: Some(2 << 30),
+        ..good()
+    };
+    assert_eq!(problems(&wish, &two_gigabytes), Vec::<String>::new());
+    wish.engine = EngineKind::Kubernetes;
+    let told = problems(&wish, &two_gigabytes);
+    assert!(
+        told.len() == 1 && told[0].contains("of memory are free"),
+        "{told:?}"
+    );
+    assert!(PROGRAMS.iter().all(|(program, _)| *program != "podman"));
 }
 
 #[test]

@@ -78,6 +78,16 @@ fn report(ok: bool) -> Report {
         ended_at: "2026-01-01T00:00:00Z".into(),
         sites: vec!["daejeon".into(), "busan".into()],
         nic: "dedicated".into(),
+        engine: EngineEvidence {
+            kind: "kubernetes".into(),
+            version: Some("1.37.2".into()),
+        },
+        pods: vec![PodEvidence {
+            site: "daejeon".into(),
+            name: "transfer".into(),
+            addresses: vec!["10.20.0.1".into(), "fd00:20::1".into()],
+            ready_ms: 3210.0,
+        }],
         mtu: 9000,
         rtt_ms: 10.0,
         slice: SliceEvidence {
@@ -101,6 +111,14 @@ fn report(ok: bool) -> Report {
             carries_bps: Some(400_000_000),
             request_to_active_ms: Some(1234.5),
             meter_drops: Some(0),
+            hosts: vec![ListedHost {
+                site: "daejeon".into(),
+                pod: "transfer".into(),
+                name: "lab-02:00:00:00:00:01".into(),
+                mac: "02:00:00:00:00:01".into(),
+                addresses: vec!["10.20.0.1".into()],
+                location: "of:0000000000000002/3".into(),
+            }],
         },
         transfer: TransferEvidence {
             files: 0,
@@ -153,6 +171,11 @@ fn scripts_find_the_fields() {
         "/fabric/carries_bps",
         "/fabric/request_to_active_ms",
         "/fabric/meter_drops",
+        "/fabric/hosts/0/location",
+        "/engine/kind",
+        "/engine/version",
+        "/pods/0/addresses/0",
+        "/pods/0/ready_ms",
         "/gateways/0/ok",
         "/gateways/0/knocks/0/wanted",
         "/gateways/0/changes/0/in_force_ms",
@@ -167,6 +190,30 @@ fn scripts_find_the_fields() {
     assert_eq!(json["transfer"]["files"], 4002);
     let back: Report = serde_json::from_value(json).unwrap();
     assert_eq!(back, report(true));
+}
+
+#[test]
+fn a_report_of_before_there_were_clusters_is_one_of_podman() {
+    let mut json = serde_json::to_value(report(true)).unwrap();
+    for field in ["engine", "pods"] {
+        json.as_object_mut().unwrap().remove(field);
+    }
+    json["fabric"].as_object_mut().unwrap().remove("hosts");
+    let back: Report = serde_json::from_value(json).unwrap();
+    assert_eq!(back.engine, EngineEvidence::default());
+    assert!(back.table().contains("engine                 podman\n"));
+}
+
+#[test]
+fn who_ran_the_pods_and_where_they_are_is_in_the_table() {
+    let table = report(true).table();
+    for line in [
+        "engine                 kubernetes 1.37.2, a cluster of its own at each site",
+        "pod                    transfer of daejeon: 10.20.0.1 fd00:20::1, ready 3.2 s",
+        "listed by the fabric   transfer of daejeon: lab-02:00:00:00:00:01 (02:00:00:00:00:01), 10.20.0.1, at of:0000000000000002/3",
+    ] {
+        assert!(table.contains(line), "{line}: {table}");
+    }
 }
 
 #[test]

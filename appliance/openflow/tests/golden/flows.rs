@@ -370,13 +370,13 @@ fn flows_read_back_are_equal_to_those_sent() {
         cookie_mask: 0xffff_0000_0000_0000,
         ..FlowStatsRequest::default()
     };
-    let asked = said("counted", "cookie=0x6474", Way::ToSwitch);
+    let asked = said("counted", "dump-flows cookie=0x6474", Way::ToSwitch);
     assert_eq!(
         asked,
         [Message::MultipartRequest(MultipartRequest::Flow(request))]
     );
 
-    let flows = counted("cookie=0x6474");
+    let flows = counted("dump-flows cookie=0x6474");
     assert_eq!(flows.len(), 6);
     for wanted in [admitted_v4(), admitted_v6()] {
         let found = flows

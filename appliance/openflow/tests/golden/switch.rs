@@ -3,12 +3,13 @@
 use crate::{Way, only, recorded, said};
 use Way::{FromSwitch, ToSwitch};
 use dtn_openflow::{
-    Action, Band, BandStats, Bucket, Description, FLOW_SEND_REMOVED, Features, Field, FlowRemoved,
-    Frame, GROUP_ALL, GROUP_ANY, GroupCommand, GroupDesc, GroupKind, GroupMod, METER_ALL,
-    METER_BURST, METER_KBPS, METER_PKTPS, METER_STATS, Match, Message, MeterCommand, MeterConfig,
-    MeterFeatures, MeterMod, MeterStats, MultipartReply, MultipartRequest, NO_BUFFER, PORT_ANY,
-    PORT_CONTROLLER, PORT_DELETED, PORT_LINK_DOWN, PORT_LOCAL, PORT_MODIFIED, PacketIn, PacketOut,
-    Port, ROLE_EQUAL, ROLE_MASTER, VLAN_PRESENT, refusal,
+    Action, AggregateStats, Band, BandStats, Bucket, Description, FLOW_SEND_REMOVED, Features,
+    Field, FlowRemoved, FlowStatsRequest, Frame, GROUP_ALL, GROUP_ANY, GroupCommand, GroupDesc,
+    GroupKind, GroupMod, METER_ALL, METER_BURST, METER_KBPS, METER_PKTPS, METER_STATS, Match,
+    Message, MeterCommand, MeterConfig, MeterFeatures, MeterMod, MeterStats, MultipartReply,
+    MultipartRequest, NO_BUFFER, PORT_ANY, PORT_CONTROLLER, PORT_DELETED, PORT_LINK_DOWN,
+    PORT_LOCAL, PORT_MODIFIED, PacketIn, PacketOut, Port, ROLE_EQUAL, ROLE_MASTER, TABLE_ALL,
+    VLAN_PRESENT, refusal,
 };
 
 /// An ARP request, as it was put into a port and out of one.
@@ -121,6 +122,42 @@ fn tables_and_ports_are_counted() {
     };
     assert_eq!(ports.len(), 1);
     assert_eq!((ports[0].port_no, ports[0].duration_sec), (1, 9));
+}
+
+#[test]
+fn flows_are_counted_by_cookie_and_table() {
+    let by_cookie = "dump-aggregate cookie=0x6474000000000000/0xffff000000000000";
+    let cases = [
+        (
+            "ovs-ofctl dump-aggregate".to_owned(),
+            FlowStatsRequest::default(),
+            14,
+        ),
+        (format!("ovs-ofctl {by_cookie}"), ours(TABLE_ALL), 3),
+        (format!("ovs-ofctl {by_cookie},table=20"), ours(20), 2),
+    ];
+    for (words, asked, count) in cases {
+        assert_eq!(
+            question("counted", &words),
+            MultipartRequest::Aggregate(asked)
+        );
+        let sum = AggregateStats {
+            packet_count: 0,
+            byte_count: 0,
+            flow_count: count,
+        };
+        assert_eq!(answer("counted", &words), MultipartReply::Aggregate(sum));
+    }
+}
+
+/// Of a table, the flows with a cookie of ours.
+fn ours(table_id: u8) -> FlowStatsRequest {
+    FlowStatsRequest {
+        table_id,
+        cookie: 0x6474_0000_0000_0000,
+        cookie_mask: 0xffff_0000_0000_0000,
+        ..FlowStatsRequest::default()
+    }
 }
 
 #[test]

@@ -9,9 +9,11 @@ use super::{
     publish,
 };
 use dtn_api::nic::Nic;
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use k8s_openapi::api::resource::v1::Device;
 use std::{pin::Pin, time::Duration};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 /// Silence for so many seconds makes a device's health unknown.
@@ -44,9 +46,10 @@ pub(super) fn health(node: &str, devices: &[Device], nics: &[Nic], now: i64) -> 
     devices.iter().map(of).collect()
 }
 
-/// The service of that.
+/// The service of that, until it is stopped: the kubelet's streams end with it, and would otherwise
+/// keep it from ending.
 #[derive(Debug, Clone)]
-pub(super) struct Health(pub(super) Cluster);
+pub(super) struct Health(pub(super) Cluster, pub(super) CancellationToken);
 
 #[tonic::async_trait]
 impl DraResourceHealth for Health {
@@ -57,25 +60,33 @@ impl DraResourceHealth for Health {
         &self,
         _: Request<NodeWatchResourcesRequest>,
     ) -> Result<Response<Self::NodeWatchResourcesStream>, Status> {
-        let mut seen = self.0.0.health.subscribe();
-        seen.mark_changed();
-        let told = stream::unfold((seen, Vec::new()), |(mut seen, last)| async move {
-            loop {
-                let changed = tokio::time::timeout(AGAIN, seen.changed()).await;
-                if let Ok(Err(_)) = changed {
-                    return None;
-                }
-                let devices = seen.borrow_and_update().clone();
-                // a look that found nothing new is told when it is time, and not before
-                if changed.is_err() || without_time(&devices) != last {
-                    let last = without_time(&devices);
-                    let answer = NodeWatchResourcesResponse { devices };
-                    return Some((Ok(answer), (seen, last)));
-                }
-            }
-        });
+        let told = told(self.0.0.health.subscribe(), self.1.clone());
         Ok(Response::new(Box::pin(told)))
     }
+}
+
+/// What is seen now, and again with each change and each [`AGAIN`], until it is stopped.
+fn told(
+    mut seen: watch::Receiver<Vec<DeviceHealth>>,
+    stop: CancellationToken,
+) -> impl Stream<Item = Result<NodeWatchResourcesResponse, Status>> {
+    seen.mark_changed();
+    let told = stream::unfold((seen, Vec::new()), |(mut seen, last)| async move {
+        loop {
+            let changed = tokio::time::timeout(AGAIN, seen.changed()).await;
+            if let Ok(Err(_)) = changed {
+                return None;
+            }
+            let devices = seen.borrow_and_update().clone();
+            // a look that found nothing new is told when it is time, and not before
+            if changed.is_err() || without_time(&devices) != last {
+                let last = without_time(&devices);
+                let answer = NodeWatchResourcesResponse { devices };
+                return Some((Ok(answer), (seen, last)));
+            }
+        }
+    });
+    told.take_until(stop.cancelled_owned())
 }
 
 fn without_time(devices: &[DeviceHealth]) -> Vec<DeviceHealth> {
@@ -89,6 +100,17 @@ fn without_time(devices: &[DeviceHealth]) -> Vec<DeviceHealth> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_stream_ends_when_the_daemon_is_stopped() {
+        let (_tell, seen) = watch::channel(vec![DeviceHealth::default()]);
+        let stop = CancellationToken::new();
+        let mut told = Box::pin(told(seen, stop.clone()));
+        let first = told.next().await.unwrap().unwrap();
+        assert_eq!(first.devices.len(), 1);
+        stop.cancel();
+        assert!(told.next().await.is_none());
+    }
 
     #[test]
     fn a_nic_without_carrier_is_not_well() {

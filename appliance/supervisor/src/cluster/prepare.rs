@@ -10,6 +10,7 @@ use super::{
     book::{Entry, Given},
     claim,
     claim::{Allocated, ClaimId, Negotiated, Reading, Wanted},
+    counts::Call,
     publish,
 };
 use crate::{
@@ -102,7 +103,8 @@ impl Cluster {
             let claims: kube::Api<ResourceClaim> =
                 kube::Api::namespaced(self.client().await?, &id.namespace);
             let doing = format!("reading claim {id}");
-            self.call(&doing, claims.get(&id.name)).await
+            self.call(Call::ToPrepare, &doing, claims.get(&id.name))
+                .await
         };
         match tokio::time::timeout(SOON, ask).await {
             Ok(Ok(claim)) => {
@@ -120,7 +122,9 @@ impl Cluster {
         let (until, mut pause) = (Instant::now() + PATIENCE, PAUSE.0);
         loop {
             let doing = format!("reading claim {id}");
-            let claim = self.call(&doing, claims.get(&id.name)).await?;
+            let claim = self
+                .call(Call::ToPrepare, &doing, claims.get(&id.name))
+                .await?;
             let reading = claim::read(&claim, id, &self.0.config.node)?;
             let refusals: Vec<String> = reading.devices.iter().filter_map(refusal).collect();
             if !refusals.is_empty() {

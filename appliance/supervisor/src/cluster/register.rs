@@ -76,7 +76,10 @@ async fn serve(cluster: &Cluster, gone: &CancellationToken) -> io::Result<()> {
     cluster.seen().sockets = None;
     let driver = Server::builder()
         .add_service(DraPluginServer::new(Driver(cluster.clone())))
-        .add_service(DraResourceHealthServer::new(Health(cluster.clone())))
+        .add_service(DraResourceHealthServer::new(Health(
+            cluster.clone(),
+            gone.clone(),
+        )))
         .serve_with_incoming_shutdown(incoming(service_at), gone.cancelled());
     let register = Server::builder()
         .add_service(RegistrationServer::new(Register(cluster.clone())))

@@ -9,9 +9,11 @@ use super::{
         NodePrepareResourcesResponse, NodeUnprepareResourceResponse, NodeUnprepareResourcesRequest,
         NodeUnprepareResourcesResponse, dra_plugin_server::DraPlugin,
     },
+    counts::Asked,
 };
 use dtn_api::Problem;
 use futures_util::future::join_all;
+use std::time::Instant;
 use tonic::{Request, Response, Status};
 
 /// The service.
@@ -29,8 +31,14 @@ impl DraPlugin for Driver {
             let cluster = self.0.clone();
             let asked = id.clone();
             // it goes on when the kubelet has given up: the next call finds it done
+            let began = Instant::now();
             let done = tokio::spawn(async move { cluster.prepare(&asked).await }).await;
-            let answer = match flat(done) {
+            let done = flat(done);
+            self.0
+                .0
+                .counts
+                .answered(Asked::Prepare, &done, began.elapsed());
+            let answer = match done {
                 Ok(devices) => NodePrepareResourceResponse {
                     devices: devices.into_iter().map(device).collect(),
                     error: String::new(),
@@ -57,8 +65,14 @@ impl DraPlugin for Driver {
             let id = id_of(claim);
             let cluster = self.0.clone();
             let uid = id.uid.clone();
+            let began = Instant::now();
             let done = tokio::spawn(async move { cluster.unprepare(&uid).await }).await;
-            let error = match flat(done) {
+            let done = flat(done);
+            self.0
+                .0
+                .counts
+                .answered(Asked::Unprepare, &done, began.elapsed());
+            let error = match done {
                 Ok(()) => String::new(),
                 Err(problem) => {
                     tracing::warn!(claim = %id, "not given back: {problem}");

@@ -8,6 +8,7 @@
 
 use super::{
     Cluster, book,
+    counts::Call,
     health::health,
     publish::{self, Keeps, Offered},
 };
@@ -26,7 +27,7 @@ use kube::{
     api::{Api, Patch, PatchParams},
     runtime::watcher,
 };
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -85,7 +86,11 @@ impl Session {
         loop {
             tokio::select! {
                 event = watch.next() => {
-                    listed |= self.heard(event, &name(node))?;
+                    let outcome = self.heard(event, &name(node));
+                    if matches!(outcome, Ok(true) | Err(_)) {
+                        cluster.0.counts.called(Call::ToWatch, &outcome);
+                    }
+                    listed |= outcome?;
                     // of a list, all of it first
                     if !listed { continue; }
                 }
@@ -144,7 +149,7 @@ impl Session {
         let offered: Vec<Offered<'_>> = nics
             .iter()
             .map(|nic| self.offered(cluster, nic, &entries))
-            .collect();
+            .collect::<Result<_, Problem>>()?;
         let view = host.uplink.watch().borrow().slices.clone();
         let now = Timestamp::now();
         let keeps = match self.keeps {
@@ -195,24 +200,25 @@ impl Session {
         Ok(())
     }
 
-    fn offered<'a>(&self, cluster: &Cluster, nic: &'a Nic, entries: &[book::Entry]) -> Offered<'a> {
+    fn offered<'a>(
+        &self,
+        cluster: &Cluster,
+        nic: &'a Nic,
+        entries: &[book::Entry],
+    ) -> Result<Offered<'a>, Problem> {
         let name = publish::name_of(nic.name.as_str());
         let given = entries
             .iter()
             .filter(|entry| nic.used_by.contains(&entry.pod.uid))
             .flat_map(|entry| &entry.devices)
             .find(|given| given.allocated.device == name);
-        Offered {
+        Ok(Offered {
             nic,
-            pcie_root: nic
-                .identity
-                .pci
-                .as_ref()
-                .and_then(|pci| pcie_root(pci.as_str())),
+            function: cluster.0.host.inventory.function(nic)?,
             of_gateway: gateway::has_whole(&cluster.0.host, nic),
             of_claim: given.is_some(),
             given_as: given.and_then(|given| given.published.clone()),
-        }
+        })
     }
 
     /// Whether the API server has this already.
@@ -238,7 +244,11 @@ impl Session {
         let node = &cluster.0.config.node;
         let nodes: Api<Node> = Api::all(client.clone());
         let owner = cluster
-            .call(&format!("reading node {node}"), nodes.get(node))
+            .call(
+                Call::NodeToPublish,
+                &format!("reading node {node}"),
+                nodes.get(node),
+            )
             .await
             .map_err(|problem| match problem.is(Kind::NotFound) {
                 true => Problem::new(
@@ -278,7 +288,11 @@ impl Session {
         };
         let doing = format!("publishing the NICs as ResourceSlice {name}");
         cluster
-            .call(&doing, slices.patch(&name, params, &Patch::Apply(&slice)))
+            .call(
+                Call::ToPublish,
+                &doing,
+                slices.patch(&name, params, &Patch::Apply(&slice)),
+            )
             .await
     }
 }
@@ -334,19 +348,6 @@ fn plain(devices: &[Device]) -> Vec<Device> {
         taint.time_added = None;
     }
     devices
-}
-
-/// Root of the PCIe hierarchy of a device: the first part of where sysfs has it,
-/// `/sys/devices/pci0000:3a/…`.
-fn pcie_root(pci: &str) -> Option<String> {
-    let device = Path::new("/sys/bus/pci/devices").join(pci);
-    let path = std::fs::canonicalize(device).ok()?;
-    let mut parts = path
-        .components()
-        .map(|part| part.as_os_str().to_string_lossy());
-    parts
-        .find(|part| part.starts_with("pci"))
-        .map(|part| part.into_owned())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::{
     Cluster, book,
     book::{Entry, Given},
     claim::ClaimId,
+    counts::Call,
     slices::MANAGER,
 };
 use crate::{Host, inventory};
@@ -228,7 +229,7 @@ async fn write(cluster: &Cluster, id: &ClaimId, devices: Vec<Value>) -> Result<(
     let patch = Patch::Apply(&body);
     let doing = format!("writing the status of claim {id}");
     let call = claims.patch_status(&id.name, &params, &patch);
-    match cluster.call(&doing, call).await {
+    match cluster.call(Call::ToTell, &doing, call).await {
         Err(problem) if problem.is(Kind::NotFound) || problem.is(Kind::VersionMismatch) => Ok(()),
         other => other.map(drop),
     }

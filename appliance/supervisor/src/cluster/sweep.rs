@@ -4,7 +4,7 @@
 //! Invariant: only what the API server says is gone is taken back, and only when it says so twice.
 //! While it is silent everything stays.
 
-use super::{Cluster, book, book::Entry, claim};
+use super::{Cluster, book, book::Entry, claim, counts::Call};
 use dtn_api::{Problem, problem::Kind};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::api::Api;
@@ -106,7 +106,10 @@ async fn is_gone(cluster: &Cluster, entry: &Entry) -> Result<bool, Problem> {
     let client = cluster.client().await?;
     let claims: Api<ResourceClaim> = Api::namespaced(client, &id.namespace);
     let doing = format!("reading claim {id}");
-    match cluster.call(&doing, claims.get(&id.name)).await {
+    match cluster
+        .call(Call::ToSweep, &doing, claims.get(&id.name))
+        .await
+    {
         Ok(claim) => Ok(!claim::is_for(&claim, id, &entry.pod.uid)),
         Err(problem) if problem.is(Kind::NotFound) => Ok(true),
         Err(problem) => Err(problem),

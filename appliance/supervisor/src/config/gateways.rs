@@ -31,7 +31,7 @@ pub(super) fn read(reader: &mut Reader<'_>, nics: &[NicConfig]) -> Vec<GatewayCo
     let mut found: Vec<GatewayConfig> = Vec::new();
     for index in 0..reader.tables("gateway") {
         let at = format!("gateway[{index}]");
-        reader.known(&at, fields("gateway"));
+        reader.known(&at, &fields("gateway"));
         let name = reader.parse::<Name>(&format!("{at}.name"));
         if name.is_none() {
             let remedy = "write the gateway's name in the domain, as \"internet\"";
@@ -101,16 +101,15 @@ fn nic<'a>(
     let path = format!("{at}.{field}");
     reader.missing(&path, "write which [[nic]], by its name, pci or mac");
     let text = reader.text(&path)?;
-    let named = |nic: &&NicConfig| match &nic.selector {
-        NicSelector::Name(name) => name.as_str() == text,
-        NicSelector::Pci(pci) => pci.to_string() == text.to_lowercase(),
-        NicSelector::Mac(mac) => mac.to_string() == text.to_lowercase(),
-    };
-    let found = nics.iter().find(named);
+    let found = nics
+        .iter()
+        .find(|nic| !nic.selector.is_pattern() && nic.selector.is_written(&text));
     if found.is_none() {
         reader.error(
             &path,
-            format!("{text:?} is no NIC of this file: give it to the appliance by a [[nic]]"),
+            format!(
+                "{text:?} is no NIC of this file: give it to the appliance by a [[nic]] of its own"
+            ),
         );
     }
     found

@@ -252,7 +252,7 @@ pub(super) async fn gone(host: &Host, name: &Name) -> Result<(), Problem> {
         denied_inbound: Count::default(),
         trouble: Some(format!(
             "it was taken out of the configuration of its host {}",
-            host.config.host
+            host.config().host
         )),
         read_at: Timestamp::now(),
     };

@@ -4,18 +4,20 @@ use super::{
     Views,
     host::listed,
     refuse::{Answer, Body, part},
+    rights::Caller,
 };
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{Path, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use dtn_api::{
-    Name,
+    Name, Problem,
     attachment::Prepared,
     local::{DeployRequest, Notice, Pod, PrepareRequest},
+    problem::Kind,
     slice::List,
 };
 use serde::Deserialize;
@@ -29,6 +31,11 @@ pub(super) fn routes() -> Router<Arc<Views>> {
         .route("/pods", get(list).post(deploy))
         .route("/pods/{name}", get(one).delete(undeploy))
         .route("/pods/{name}/logs", get(logs))
+}
+
+/// What the plugins ask for.
+pub(super) fn for_root() -> Router<Arc<Views>> {
+    Router::new()
         .route("/cni/prepare", post(prepare))
         .route("/cni/attached", post(notice))
         .route("/cni/detached", post(notice))
@@ -41,8 +48,22 @@ async fn list(State(views): State<Arc<Views>>) -> Answer<Json<List<Pod>>> {
 /// The pod, once it runs; with `dry_run` the manifest that the engine would be given, as text.
 async fn deploy(
     State(views): State<Arc<Views>>,
+    Extension(caller): Extension<Caller>,
     Body(request): Body<DeployRequest>,
 ) -> Answer<Response> {
+    if caller == Caller::Member {
+        let named = views.pods.named_folders(&request)?;
+        if !named.is_empty() {
+            let why = "folders of the host are named by root alone";
+            let problem = named
+                .iter()
+                .fold(Problem::new(Kind::Forbidden, why), |all, name| {
+                    let remedy = "leave it out, and it is below data.dir; or ask again with sudo";
+                    all.at(format!("/values/{name}"), remedy)
+                });
+            return Err(problem.into());
+        }
+    }
     if request.dry_run {
         return Ok(Json(views.pods.rendered(&request)?).into_response());
     }

@@ -16,7 +16,9 @@ use dtn_api::{
     lease::Lease,
     local::{Join, LocalGateway, Status},
     nic::Nic,
+    node::Node,
     problem::Kind,
+    running::{Reloaded, Running, Trial, Try},
     slice::List,
 };
 use std::sync::Arc;
@@ -70,6 +72,43 @@ pub(super) async fn join(
     let heard = view.wait_for(|view| view.read_at.is_some());
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), heard).await;
     Ok(Json(views.status().await))
+}
+
+/// Renews the host's certificate now, whatever is left of its life.
+pub(super) async fn renew(State(views): State<Arc<Views>>) -> Answer<Json<Node>> {
+    let until = views.host.uplink.renew_certificate().await?;
+    tracing::info!(%until, "the host's certificate was renewed: it was asked for");
+    Ok(Json(views.host.uplink.node().await?))
+}
+
+/// The configuration that this process runs with.
+pub(super) async fn config(State(views): State<Arc<Views>>) -> Json<Running> {
+    Json(views.trials.running())
+}
+
+/// Reads it again.
+pub(super) async fn reload(State(views): State<Arc<Views>>) -> Answer<Json<Reloaded>> {
+    Ok(Json(views.trials.reload().now().await?))
+}
+
+/// Tries another one.
+pub(super) async fn attempt(
+    State(views): State<Arc<Views>>,
+    Body(asked): Body<Try>,
+) -> Answer<Json<Trial>> {
+    Ok(Json(views.trials.begin(&asked).await?))
+}
+
+/// What is tried stays.
+pub(super) async fn confirm(State(views): State<Arc<Views>>) -> Answer<Json<Running>> {
+    views.trials.confirm().await?;
+    Ok(Json(views.trials.running()))
+}
+
+/// What was before comes back now.
+pub(super) async fn take_back(State(views): State<Arc<Views>>) -> Answer<Json<Running>> {
+    views.trials.back().await?;
+    Ok(Json(views.trials.running()))
 }
 
 pub(super) async fn metrics(State(views): State<Arc<Views>>) -> Answer<Response> {

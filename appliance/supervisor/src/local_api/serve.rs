@@ -1,7 +1,8 @@
-//! Sockets: a lock that keeps a second `dtnd` away, the listener for root alone, and the accept
+//! Sockets: a lock that keeps a second `dtnd` away, the listener, who calls on it, and the accept
 //! loop.
 
-use axum::Router;
+use super::rights::Caller;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -58,9 +59,42 @@ pub fn only_one(socket: &Path) -> io::Result<OneProcess> {
     }
 }
 
+/// Whether another process holds the lock beside the socket. Nothing is made or kept.
+pub fn another_runs(socket: &Path) -> bool {
+    let file = File::options()
+        .write(true)
+        .open(socket.with_extension("lock"));
+    let lock = |file| Flock::lock(file, FlockArg::LockSharedNonblock);
+    matches!(file.map(lock), Ok(Err((_, nix::errno::Errno::EWOULDBLOCK))))
+}
+
+/// A unix socket that is listened on.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: UnixListener,
+    /// Whether the daemon made it: what the service manager has opened is its own to remove.
+    pub own: bool,
+}
+
+/// The listener at this path: the service manager's, if it has opened one there, with the mode and
+/// group of its unit; else one for root alone.
+pub fn listen(socket: &Path, lock: &OneProcess) -> io::Result<Listener> {
+    Ok(match dtn_service::sockets::at(socket)? {
+        Some(opened) => Listener {
+            socket: UnixListener::from_std(opened)?,
+            own: false,
+        },
+        None => Listener {
+            socket: unix(socket, lock)?,
+            own: true,
+        },
+    })
+}
+
 /// The listener on a unix socket, for root alone. A socket that a killed process left is replaced;
 /// the lock says that nobody listens on it.
-pub fn unix(socket: &Path, _lock: &OneProcess) -> io::Result<UnixListener> {
+fn unix(socket: &Path, _lock: &OneProcess) -> io::Result<UnixListener> {
     match std::fs::remove_file(socket) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -81,19 +115,22 @@ pub fn unix(socket: &Path, _lock: &OneProcess) -> io::Result<UnixListener> {
 pub trait Listen: Send + 'static {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// The next one.
-    fn next(&mut self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// The next one, and who it is.
+    fn next(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Caller)>> + Send;
 }
-impl Listen for UnixListener {
+impl Listen for Listener {
     type Stream = tokio::net::UnixStream;
-    async fn next(&mut self) -> io::Result<Self::Stream> {
-        self.accept().await.map(|(stream, _)| stream)
+    async fn next(&mut self) -> io::Result<(Self::Stream, Caller)> {
+        let (stream, _) = self.socket.accept().await?;
+        let caller = Caller::of(&stream);
+        Ok((stream, caller))
     }
 }
 impl Listen for TcpListener {
     type Stream = tokio::net::TcpStream;
-    async fn next(&mut self) -> io::Result<Self::Stream> {
-        self.accept().await.map(|(stream, _)| stream)
+    async fn next(&mut self) -> io::Result<(Self::Stream, Caller)> {
+        let (stream, _) = self.accept().await?;
+        Ok((stream, Caller::Member))
     }
 }
 
@@ -111,8 +148,8 @@ pub async fn run(mut listener: impl Listen, router: Router, stop: CancellationTo
             () = stop.cancelled() => break,
             stream = listener.next() => stream,
         };
-        let stream = match stream {
-            Ok(stream) => stream,
+        let (stream, caller) = match stream {
+            Ok(accepted) => accepted,
             Err(e) => {
                 // out of descriptors: others have to end first
                 tracing::warn!("accepting a connection: {e}");
@@ -125,7 +162,7 @@ pub async fn run(mut listener: impl Listen, router: Router, stop: CancellationTo
             .header_read_timeout(HEAD)
             .serve_connection(
                 TokioIo::new(stream),
-                TowerToHyperService::new(with_deadline(router.clone())),
+                TowerToHyperService::new(with_deadline(router.clone()).layer(Extension(caller))),
             );
         let connection = open.watch(connection);
         tokio::spawn(async move {

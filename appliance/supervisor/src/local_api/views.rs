@@ -2,12 +2,13 @@
 
 use crate::{
     Host, cluster::Cluster, driver::Negotiations, gateway::Gateways, host_facts::HostReader,
-    metrics, notify, pods::Pods, renew::Leases, slices,
+    metrics, pods::Pods, renew::Leases, slices, trial::Trials, watchdog,
 };
 use dtn_api::{
     HostId,
     local::{Check, LocalSlice, Paced, Status},
     nic::Nic,
+    running::Effect,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{
@@ -38,6 +39,8 @@ pub struct Views {
     pub gateways: Gateways,
     /// The node of Kubernetes that this host is, where it is one.
     pub cluster: Option<Cluster>,
+    /// The configuration, read again and tried.
+    pub trials: Trials,
     /// When this process started.
     pub started_at: Timestamp,
     facts: Mutex<Option<HostReader>>,
@@ -52,6 +55,7 @@ impl Views {
         pods: Pods,
         gateways: Gateways,
         cluster: Option<Cluster>,
+        trials: Trials,
     ) -> Self {
         let facts = HostReader::new()
             .inspect_err(|why| tracing::warn!("{why}: not part of the metrics"))
@@ -63,6 +67,7 @@ impl Views {
             pods,
             gateways,
             cluster,
+            trials,
             started_at: Timestamp::now(),
             facts: Mutex::new(facts),
         }
@@ -112,6 +117,7 @@ impl Views {
         let now = Timestamp::now();
         let mut checks = vec![
             self.store().await,
+            self.config(),
             self.nics(&nics),
             self.controller(now),
             self.pods.ready().await,
@@ -121,7 +127,7 @@ impl Views {
         let counts = self.counts(nics.as_ref().map_or(&[][..], |look| &look.nics));
         let next = next_step(&checks, identity.is_some(), &counts);
         Status {
-            host: self.host.config.host.clone(),
+            host: self.host.config().host.clone(),
             domain: identity.map(|identity| identity.domain.clone()),
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: self.started_at,
@@ -133,7 +139,7 @@ impl Views {
     }
 
     async fn store(&self) -> Check {
-        let (ok, detail) = match notify::probe(&self.host.places).await {
+        let (ok, detail) = match watchdog::probe(&self.host.places).await {
             Ok(()) => (
                 true,
                 format!(
@@ -146,6 +152,36 @@ impl Views {
         check("store", ok, detail)
     }
 
+    /// Whether the files can be read, and what of them is not in force.
+    fn config(&self) -> Check {
+        let running = self.trials.running();
+        if !running.refused.is_empty() {
+            let why = format!(
+                "{} is refused, what was read at {} is in force: {}",
+                running.file,
+                running.read_at,
+                running.refused.join("; ")
+            );
+            return check("config", false, why);
+        }
+        let mut detail = match running.file.as_str() {
+            "" => "as it was started with".to_owned(),
+            file => format!("{file} of {}", running.read_at),
+        };
+        for one in &running.waiting {
+            if let Effect::Waits(why) = &one.effect {
+                detail.push_str(&format!("; {} is not in force: {why}", one.path));
+            }
+        }
+        if let Some(trial) = &running.trial {
+            detail.push_str(&format!(
+                "; on trial, goes back in {} unless dtnctl config confirm is said",
+                trial.left
+            ));
+        }
+        check("config", true, detail)
+    }
+
     fn nics(&self, look: &Result<crate::inventory::Look, dtn_api::Problem>) -> Check {
         let look = match look {
             Ok(look) => look,
@@ -155,7 +191,10 @@ impl Views {
         let mut faults: Vec<String> = look
             .missing
             .iter()
-            .map(|selector| format!("the NIC with {selector} is not on this host"))
+            .map(|selector| match selector.is_pattern() {
+                true => format!("no NIC with {selector} is on this host that may be taken"),
+                false => format!("the NIC with {selector} is not on this host"),
+            })
             .collect();
         for nic in &given {
             faults.extend(nic.guarded.iter().map(|why| format!("{}: {why}", nic.name)));
@@ -165,7 +204,8 @@ impl Views {
         }
         if given.is_empty() && faults.is_empty() {
             faults.push(
-                "no NIC is given: add a [[nic]] to the configuration and restart dtnd".into(),
+                "no NIC is given: add a [[nic]] to the configuration, then dtnctl config reload"
+                    .into(),
             );
         }
         let fine: Vec<&str> = given.iter().map(|nic| nic.name.as_str()).collect();
@@ -260,6 +300,7 @@ impl Views {
             pods: self.pods_by_phase().await,
             negotiations,
             gateways: self.gateways.list(),
+            kubernetes: self.cluster.as_ref().map(Cluster::metrics),
             attachments: metrics::attachments(&self.host).await,
             host: self.facts(),
             slices_read_at: self.host.uplink.watch().borrow().read_at,
@@ -282,7 +323,8 @@ impl Views {
 
     fn facts(&self) -> crate::host_facts::HostFacts {
         let state = self.host.places.state();
-        let folders: [&Path; 2] = [&state, &self.host.config.data_dir];
+        let config = self.host.config();
+        let folders: [&Path; 2] = [&state, &config.data_dir];
         let mut reader = self.facts.lock().unwrap_or_else(|e| e.into_inner());
         match reader.as_mut() {
             Some(reader) => reader.read(&folders),

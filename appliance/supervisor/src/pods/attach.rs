@@ -58,7 +58,7 @@ fn plugin(class: NicClass) -> &'static str {
 /// ADD. Success when it was attached before.
 pub(crate) async fn add(host: &Host, call: &Call<'_>) -> Result<(), Problem> {
     let name = plugin(call.class);
-    let program = host.config.cni_bin_dir.join(name);
+    let program = host.config().cni_bin_dir.join(name);
     let doing = format!("attaching {} to pod {} by {name}", call.ifname, call.pod);
     let failed =
         |why: &dyn std::fmt::Display| Problem::new(Kind::Internal, format!("{doing}: {why}"));
@@ -83,7 +83,7 @@ pub(crate) async fn add(host: &Host, call: &Call<'_>) -> Result<(), Problem> {
         .env("CNI_CONTAINERID", call.container)
         .env("CNI_NETNS", call.netns)
         .env("CNI_IFNAME", call.ifname.as_str())
-        .env("CNI_PATH", &host.config.cni_bin_dir)
+        .env("CNI_PATH", &host.config().cni_bin_dir)
         .env("CNI_ARGS", arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

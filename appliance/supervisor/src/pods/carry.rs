@@ -270,7 +270,7 @@ async fn unprepare(host: &Host, entry: &Entry) -> Result<(), Problem> {
     if entry.request.slice.is_none() || host.uplink.identity().is_none() {
         return Ok(());
     }
-    let client = prepare::client_id("podman", &host.config.host, &entry.uid, &entry.ifname);
+    let client = prepare::client_id("podman", &host.config().host, &entry.uid, &entry.ifname);
     match host.uplink.leases().await {
         Ok(leases) => {
             for lease in leases.iter().filter(|lease| lease.client_id == client) {

@@ -97,6 +97,19 @@ pub fn render(config: &Config, request: &DeployRequest) -> Result<Manifest, Prob
     Ok(Manifest { template, rendered })
 }
 
+/// The folders of the host that the request names itself. They are given to the pod's user and mounted,
+/// so whoever may name one may take any.
+pub fn named_folders(config: &Config, request: &DeployRequest) -> Result<Vec<String>, Problem> {
+    let template = load(&config.workload_dir, request.template.as_str())?;
+    let declared = template.declarations.values;
+    let is_folder = |name: &&String| {
+        declared
+            .get(name.as_str())
+            .is_some_and(|value| value.kind == ValueKind::Folder)
+    };
+    Ok(request.values.keys().filter(is_folder).cloned().collect())
+}
+
 fn load(folder: &Path, name: &str) -> Result<Template, Problem> {
     let path = folder.join(name);
     if !path.join(POD_FILE).is_file() {
@@ -251,6 +264,26 @@ mod tests {
         assert!(!entry.manifest.contains("/srv/dtn"));
         assert_eq!((entry.streams, entry.containers), (8, 1));
         assert!(entry.memory.unwrap().bytes() > 512 << 20);
+    }
+
+    #[test]
+    fn a_folder_that_the_request_names_is_found() {
+        let mut asked = request("xrootd");
+        asked.values.insert("streams".into(), "4".into());
+        let named = named_folders(&config(), &asked).unwrap();
+        assert_eq!(named, Vec::<String>::new(), "its own are below data.dir");
+        let template = load(&config().workload_dir, "xrootd").unwrap();
+        let declared = template.declarations.values;
+        for (name, value) in declared.iter().filter(|(_, v)| v.kind == ValueKind::Folder) {
+            let mut asked = request("xrootd");
+            asked.values.insert(name.clone(), "/opt".into());
+            assert_eq!(
+                named_folders(&config(), &asked).unwrap(),
+                std::slice::from_ref(name),
+                "{value:?}"
+            );
+        }
+        assert!(declared.values().any(|v| v.kind == ValueKind::Folder));
     }
 
     #[test]

@@ -63,7 +63,7 @@ struct Inner {
 impl Pods {
     /// With podman as the configuration names it. Nothing is asked of it yet.
     pub fn new(host: Arc<Host>) -> Result<Self, Problem> {
-        let podman = podman::Podman::new(&host.config.podman_socket)?;
+        let podman = podman::Podman::new(&host.config().podman_socket)?;
         Ok(Self::with_engine(host, Box::new(podman)))
     }
     /// With another engine.
@@ -92,9 +92,14 @@ impl Pods {
         locks.entry(name.clone()).or_default().clone()
     }
 
+    /// The folders of the host that the request names itself.
+    pub fn named_folders(&self, request: &DeployRequest) -> Result<Vec<String>, Problem> {
+        manifest::named_folders(&self.0.host.config(), request)
+    }
+
     /// What the engine would be given; nothing is made.
     pub fn rendered(&self, request: &DeployRequest) -> Result<String, Problem> {
-        manifest::render(&self.0.host.config, request)?.text()
+        manifest::render(&self.0.host.config(), request)?.text()
     }
 
     /// Makes a pod and waits until it runs. The same request again is success; on failure nothing
@@ -136,7 +141,7 @@ impl Pods {
             }
             None => {}
         }
-        let manifest = manifest::render(&host.config, &request)?;
+        let manifest = manifest::render(&host.config(), &request)?;
         manifest.lay_out()?;
         let uid = Uuid::now_v7().to_string();
         let mut entry = manifest.entry(&request, &uid, Timestamp::now())?;
@@ -278,7 +283,7 @@ impl Pods {
 
     /// Whether Kubernetes runs the pods of this host and there is no podman beside it.
     fn podman_is_away(&self) -> bool {
-        let config = &self.0.host.config;
+        let config = self.0.host.config();
         config.kubernetes.is_some() && !config.podman_socket.exists()
     }
 

@@ -100,7 +100,7 @@ pub(crate) async fn prepare(
     }
     let nics = host.inventory.nics().await?;
     let nic = choose(&nics, wish, slice.as_ref())?.clone();
-    let client = wish.client_id(&host.config.host);
+    let client = wish.client_id(&host.config().host);
     let mac = match wish.class {
         NicClass::Dedicated => nic.mac,
         NicClass::Shared => MacAddress::local_from(&client),
@@ -227,7 +227,7 @@ async fn lease(
         lease_seconds: None,
         labels: BTreeMap::from([
             ("pod".into(), wish.pod.name.clone()),
-            ("node".into(), host.config.host.to_string()),
+            ("node".into(), host.config().host.to_string()),
         ]),
     };
     host.uplink.lease(slice.id, &request).await
@@ -306,7 +306,7 @@ async fn profile(
     let offered = dtn_tuning::controls(&own).await.map_err(reading)?;
     let path = dtn_tuning::Path {
         rate,
-        rtt: host.config.rtt,
+        rtt: host.config().rtt,
         mtu,
         streams: wish.streams,
         memory_limit: wish.memory,
@@ -393,93 +393,4 @@ pub(crate) async fn refresh(host: &Host, key: &str) -> Result<(), Problem> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn nic(name: &str, class: Option<NicClass>, last: u8) -> Nic {
-        serde_json::from_value(serde_json::json!({
-            "name": name, "identity": {"ifindex": last, "netns_inode": 1},
-            "mac": MacAddress::new([2, 0, 0, 0, 0, last]), "class": class, "carrier": true,
-            "speed": "10Gbit", "mtu": 9000, "driver": "veth",
-        }))
-        .unwrap()
-    }
-    fn wish(class: NicClass, name: Option<&str>) -> Wish {
-        Wish {
-            key: "u1".into(),
-            pod: PodIdentity {
-                uid: "u1".into(),
-                name: "t1".into(),
-                namespace: "default".into(),
-                engine: "podman".into(),
-            },
-            network: "dtn".into(),
-            ifname: "data0".parse().unwrap(),
-            class,
-            nic: name.map(|name| name.parse().unwrap()),
-            slice: None,
-            memory: None,
-            streams: 8,
-            terms: Terms::default(),
-        }
-    }
-    fn slice_of(last: u8) -> Slice {
-        serde_json::from_value(serde_json::json!({
-            "id": uuid::Uuid::from_u128(1),
-            "spec": {
-                "name": "lhc", "qos": {"class": "guaranteed", "rate_bps": 600_000_000_u64},
-                "members": [{"host": HostId::untagged(MacAddress::new([2, 0, 0, 0, 0, last]))}],
-                "schedule": {"start": "2030-01-01T00:00:00Z", "end": "2030-01-02T00:00:00Z"},
-            },
-            "status": {
-                "reservation": "committed", "provision": "provisioned", "lifecycle": "created",
-                "data_plane": "active", "generation": 1, "observed_generation": 1,
-            },
-            "version": 1, "created_at": "2030-01-01T00:00:00Z",
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn the_first_free_nic_of_class_and_slice_is_taken() {
-        use NicClass::{Dedicated, Shared};
-        let mut taken = nic("a", Some(Dedicated), 1);
-        taken.used_by = vec!["other".into()];
-        let mut guarded = nic("b", Some(Dedicated), 2);
-        guarded.guarded = vec!["it carries the default route: no".into()];
-        let nics = [
-            taken,
-            guarded,
-            nic("c", Some(Shared), 3),
-            nic("d", Some(Dedicated), 4),
-            nic("e", Some(Dedicated), 5),
-            nic("f", None, 6),
-        ];
-        let name = |wish: &Wish, slice: Option<&Slice>| {
-            choose(&nics, wish, slice).map(|nic| nic.name.to_string())
-        };
-        assert_eq!(name(&wish(Dedicated, None), None).unwrap(), "d");
-        assert_eq!(
-            name(&wish(Dedicated, None), Some(&slice_of(5))).unwrap(),
-            "e"
-        );
-        assert_eq!(name(&wish(Shared, None), None).unwrap(), "c");
-        assert_eq!(name(&wish(Dedicated, Some("e")), None).unwrap(), "e");
-        for (named, words) in [
-            ("a", "other has it"),
-            ("b", "default route"),
-            ("c", "given as shared"),
-            ("f", "does not give it"),
-            ("x", "no NIC x"),
-        ] {
-            let problem = name(&wish(Dedicated, Some(named)), None).unwrap_err();
-            assert!(problem.to_string().contains(words), "{named}: {problem}");
-        }
-        let none = name(&wish(Dedicated, None), Some(&slice_of(3))).unwrap_err();
-        assert!(none.is(Kind::StateConflict));
-        assert_eq!(none.errors.len(), 5, "{none}");
-        let mut own = nic("a", Some(Dedicated), 1);
-        own.used_by = vec!["u1".into()];
-        assert!(choose(&[own], &wish(Dedicated, None), None).is_ok());
-    }
-}
+mod tests;

@@ -97,7 +97,7 @@ fn is_left(prepared: &Prepared, interface: &PreparedInterface, facts: &Facts) ->
 
 /// Whether the kubelet has the pod, by the folder that it keeps for each.
 fn known(host: &Host, prepared: &Prepared) -> Option<bool> {
-    let pods = host.config.kubernetes.as_ref()?.kubelet_dir.join("pods");
+    let pods = host.config().kubernetes.as_ref()?.kubelet_dir.join("pods");
     // a container of a runtime without a kubelet has no name of a pod
     let is_a_pods = prepared.pod.name != prepared.key;
     (is_a_pods && pods.is_dir()).then(|| is_there(&pods.join(&prepared.pod.uid)))

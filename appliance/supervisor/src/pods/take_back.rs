@@ -61,7 +61,7 @@ async fn lost_leases(
     if host.uplink.identity().is_none() {
         return Ok(());
     }
-    let client = prepare::client_id(&pod.engine, &host.config.host, &pod.uid, ifname);
+    let client = prepare::client_id(&pod.engine, &host.config().host, &pod.uid, ifname);
     let leases = match host.uplink.leases().await {
         Ok(leases) => leases,
         Err(problem) => {

@@ -42,7 +42,7 @@ fn changes(wanted: &Resolved, said: &Said) -> Changes {
     difference("s0", wanted, &said.found())
 }
 fn kinds(changes: &Changes) -> Vec<(&str, Option<Uuid>)> {
-    let of = changes.differences.iter();
+    let of = changes.differences();
     of.map(|d| (d.kind.as_str(), d.slice)).collect()
 }
 fn flow(priority: u16, instructions: Vec<Instruction>) -> FlowStats {
@@ -108,11 +108,7 @@ fn what_is_somebody_elses_is_said_and_not_touched() {
     });
     let changes = changes(&wanted, &said);
     assert!(changes.is_empty());
-    let whats: Vec<_> = changes
-        .differences
-        .iter()
-        .map(|d| d.what.as_str())
-        .collect();
+    let whats: Vec<_> = changes.differences().map(|d| d.what.as_str()).collect();
     assert_eq!(
         whats,
         [
@@ -130,7 +126,7 @@ fn what_is_somebody_elses_is_said_and_not_touched() {
     said.flows.clear();
     let wanted = Resolved::default();
     let changes = super::difference("s0", &wanted, &said.found());
-    assert_eq!(changes.steps[Step::Retire as usize].len(), 3);
+    assert_eq!(changes.at(Step::Retire).len(), 3);
 }
 
 #[test]
@@ -142,12 +138,12 @@ fn a_changed_rule_is_replaced_in_its_place() {
     let changes = changes(&wanted, &held.say());
     assert_eq!(kinds(&changes), [("other", SLICE)]);
     assert_eq!(changes.len(), 1);
-    let [Message::FlowMod(message)] = changes.steps[Step::Forward as usize].as_slice() else {
+    let [Message::FlowMod(message)] = changes.at(Step::Forward).as_slice() else {
         panic!("{changes:?}");
     };
     assert_eq!(message.command, FlowCommand::Add);
     assert_eq!(
-        changes.differences[0].what,
+        changes.differences().next().unwrap().what,
         "table 20 priority 20000 metadata=5 eth_dst=02:00:00:00:01:00 -> port 1; it is \
          table 20 priority 20000 metadata=5 eth_dst=02:00:00:00:01:00 -> port 99"
     );
@@ -175,7 +171,7 @@ fn a_rule_of_ours_that_nobody_wants_goes() {
     });
     let changes = changes(&wanted, &said);
     assert_eq!(kinds(&changes), [("extra", None)]);
-    let [Message::FlowMod(message)] = changes.steps[Step::Clear as usize].as_slice() else {
+    let [Message::FlowMod(message)] = changes.at(Step::Clear).as_slice() else {
         panic!("{changes:?}");
     };
     assert_eq!(message.command, FlowCommand::DeleteStrict);
@@ -196,8 +192,8 @@ fn meters_and_groups_are_mended() {
         kinds(&changes),
         [("missing", SLICE), ("other", SLICE), ("missing", SLICE)]
     );
-    assert_eq!(changes.steps[Step::Furnish as usize].len(), changes.len());
-    for message in &changes.steps[Step::Furnish as usize] {
+    assert_eq!(changes.at(Step::Furnish).len(), changes.len());
+    for message in changes.at(Step::Furnish) {
         held.apply(message);
     }
     assert!(super::difference("s0", &wanted, &held.say().found()).is_empty());
@@ -210,7 +206,7 @@ fn what_was_lost_is_made_again() {
     let empty = changes(&wanted, &Said::default());
     let all = wanted.flows.len() + wanted.groups.len() + wanted.meters.len();
     assert_eq!(empty.len(), all);
-    assert!(empty.differences.iter().all(|d| d.kind == "missing"));
+    assert!(empty.differences().all(|d| d.kind == "missing"));
     let mut half = held.clone();
     let mut keep = false;
     half.flows.retain(|_, _| {

@@ -4,13 +4,12 @@ use super::{
     Shared,
     client::Failure,
     hosts,
-    plan::{Make, Plan},
+    ledger::Done,
+    plan::{Make, Memory, Plan},
     rules::{Held, Key, Wanted},
 };
-use crate::fabric::program::GuardKey;
 use dtn_api::Name;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// Rules in one call.
@@ -21,13 +20,23 @@ const BATCH: usize = 500;
 pub(super) struct Apply<'a> {
     pub(super) shared: &'a Shared,
     pub(super) failures: Vec<(Option<Name>, Option<Uuid>, String)>,
+    /// What became of meters.
+    pub(super) done: Done,
 }
-impl Apply<'_> {
-    pub(super) async fn all(
+impl<'a> Apply<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            failures: Vec::new(),
+            done: Done::default(),
+        }
+    }
+    /// What comes before rules: who is not wanted is shut out, hosts are told, meters asked for.
+    pub(super) async fn begin(
         &mut self,
         plan: &Plan,
         hosts: hosts::Changes,
-        made: &mut BTreeMap<(String, GuardKey), u32>,
+        memory: &mut Memory,
     ) -> Result<(), Failure> {
         self.delete(plan.shut.iter()).await?;
         self.delete(plan.clear.iter()).await?;
@@ -42,9 +51,14 @@ impl Apply<'_> {
         }
         for make in &plan.make {
             if let Some(id) = self.make(make).await? {
-                made.insert((make.device.clone(), make.guard), id);
+                memory.made.insert((make.device.clone(), make.guard), id);
+                memory.ours.insert((make.device.clone(), id));
             }
         }
+        Ok(())
+    }
+    /// Rules, and meters that no rule has any more.
+    pub(super) async fn finish(&mut self, plan: &Plan, memory: &mut Memory) -> Result<(), Failure> {
         self.post(&plan.forward).await?;
         self.post(&plan.admit).await?;
         for (device, id) in &plan.retire {
@@ -53,7 +67,15 @@ impl Apply<'_> {
                 .client
                 .delete(&format!("/meters/{device}/{id}"), None)
                 .await;
+            let gone = done.is_ok();
             self.took(None, None, done)?;
+            // from now on its number may be another's
+            if gone {
+                let at = (device.clone(), *id);
+                memory.made.retain(|(of, _), id| (of, *id) != (&at.0, at.1));
+                memory.ours.remove(&at);
+                self.done.gone.push(at);
+            }
         }
         Ok(())
     }
@@ -73,9 +95,9 @@ impl Apply<'_> {
             Ok(()) => Ok(()),
         }
     }
-    pub(super) async fn delete<'a>(
+    pub(super) async fn delete<'h>(
         &mut self,
-        held: impl Iterator<Item = &'a Held>,
+        held: impl Iterator<Item = &'h Held>,
     ) -> Result<(), Failure> {
         let list: Vec<Value> = held
             .map(|held| json!({"deviceId": held.key.device, "flowId": held.id}))
@@ -122,6 +144,16 @@ impl Apply<'_> {
             .as_ref()
             .ok()
             .and_then(|(location, _)| location.as_ref()?.rsplit('/').next()?.parse::<u32>().ok());
+        let lost = match &done {
+            Ok(_) => id.is_none(),
+            // somebody in between may have answered for it
+            Err(failure) => failure.status.is_none_or(|status| status >= 500),
+        };
+        match id {
+            Some(id) => self.done.made.push((make.device.clone(), id, make.spec)),
+            None if lost => self.done.lost.push((make.device.clone(), make.spec)),
+            None => {}
+        }
         self.took(
             Some(make.switch.clone()),
             Some(make.slice),

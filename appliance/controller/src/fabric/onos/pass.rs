@@ -19,6 +19,7 @@ use dtn_api::Name;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// How often all is read, when nobody asks for anything.
 const REST: Duration = Duration::from_secs(10);
@@ -95,7 +96,7 @@ async fn pass(shared: &Shared) -> bool {
     let Some((number, intents)) = lock(&shared.state).wanted.clone() else {
         return true;
     };
-    let seen = match survey(&shared.client, &shared.network, &shared.app).await {
+    let mut seen = match survey(&shared.client, &shared.network, &shared.app).await {
         Ok(seen) => seen,
         Err(failure) => {
             shared.absent(&failure.to_string());
@@ -107,38 +108,32 @@ async fn pass(shared: &Shared) -> bool {
         return true;
     }
     let mut memory = shared.memory.lock().await;
+    let mut ledger = shared.ledger.lock().await;
+    let now = Instant::now();
+    let unclear = ledger.recall(&seen, &mut memory, now);
+    seen.warnings.extend(unclear);
     let mut plan = plan::plan(
         &shared.network,
         &intents,
         &seen,
         &mut memory,
         shared.mark,
-        Instant::now(),
+        now,
     );
+    if let Err(e) = ledger.before(&seen, &memory, &plan, now).await {
+        let why = format!("{e:#}: no meter is asked for that would not be known again");
+        tracing::warn!("{why}");
+        for make in plan.make.drain(..) {
+            let error = (make.switch, Some(make.slice), why.clone());
+            plan.errors.insert(0, error);
+        }
+    }
     shared.drifted(number, &plan);
     let hosts = hosts::changes(&shared.network, &intents, &seen, &shared.owner);
-    let mut told = Told::default();
     let settled = plan.settled() && hosts == hosts::Changes::default();
     // a switch that is away comes back by itself
     let idle = settled || plan.idle() && hosts == hosts::Changes::default();
-    if !settled {
-        let mut apply = Apply {
-            shared,
-            failures: Vec::new(),
-        };
-        let done = apply.all(&plan, hosts, &mut memory.made).await;
-        if let Err(failure) = done {
-            shared.absent(&failure.to_string());
-            return false;
-        }
-        for (switch, slice, why) in apply.failures {
-            match switch {
-                Some(switch) => plan.errors.insert(0, (switch, slice, why)),
-                None => lock(&shared.state).warn(why),
-            }
-        }
-    }
-    told.errors.extend(std::mem::take(&mut plan.errors));
+    let mut told = Told::default();
     for switch in &shared.network.switches {
         match away(&seen, &switch.name) {
             None => {
@@ -146,6 +141,28 @@ async fn pass(shared: &Shared) -> bool {
             }
             Some(why) => {
                 told.away.insert(switch.name.clone(), why);
+            }
+        }
+    }
+    told.errors.clone_from(&plan.errors);
+    if !settled {
+        // what is not there any more is not said to be there while it is made good
+        shared.stand(&intents, &told);
+        let mut apply = Apply::new(shared);
+        let mut done = apply.begin(&plan, hosts, &mut memory).await;
+        ledger.after(&apply.done, now).await;
+        if done.is_ok() {
+            done = apply.finish(&plan, &mut memory).await;
+            ledger.after(&apply.done, now).await;
+        }
+        if let Err(failure) = done {
+            shared.absent(&failure.to_string());
+            return false;
+        }
+        for (switch, slice, why) in apply.failures {
+            match switch {
+                Some(switch) => told.errors.insert(0, (switch, slice, why)),
+                None => lock(&shared.state).warn(why),
             }
         }
     }
@@ -180,13 +197,7 @@ async fn taken(shared: &Shared, seen: &Survey) -> Option<String> {
         let why = refused(other);
         lock(&shared.state).taken = Some(why.clone());
         // both came at once: the one that gives way takes its own mark back
-        if let Err(failure) = (Apply {
-            shared,
-            failures: Vec::new(),
-        })
-        .delete(own.into_iter())
-        .await
-        {
+        if let Err(failure) = Apply::new(shared).delete(own.into_iter()).await {
             tracing::warn!("{failure}");
         }
         return Some(why);
@@ -201,10 +212,7 @@ async fn taken(shared: &Shared, seen: &Survey) -> Option<String> {
                 super::rules::mark(&super::survey::device(switch.datapath_id), shared.mark)
             })
             .collect();
-        let mut apply = Apply {
-            shared,
-            failures: Vec::new(),
-        };
+        let mut apply = Apply::new(shared);
         if let Err(failure) = apply.post(&marks).await {
             return Some(failure.to_string());
         }
@@ -230,7 +238,23 @@ async fn taken(shared: &Shared, seen: &Survey) -> Option<String> {
     None
 }
 
+/// How far each slice is.
+fn standings(intents: &[Intent], told: &Told) -> BTreeMap<Uuid, (Intent, Standing)> {
+    let one = |intent: &Intent| (intent.slice, (intent.clone(), standing(intent, told)));
+    intents.iter().map(one).collect()
+}
+
 impl Shared {
+    /// How far slices are by what was read, before anything is done.
+    fn stand(&self, intents: &[Intent], told: &Told) {
+        let standings = standings(intents, told);
+        let mut state = lock(&self.state);
+        if state.standings != standings {
+            state.standings = standings;
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
     /// Nothing can be said of any slice now; rules in the switches stay.
     pub(super) fn absent(&self, why: &str) {
         let mut state = lock(&self.state);
@@ -284,14 +308,7 @@ impl Shared {
         if state.absent.take().is_some() {
             state.tell(("onos.connected", None, "ONOS answers".into()));
         }
-        let standings: BTreeMap<_, _> = intents
-            .iter()
-            .map(|intent| {
-                let standing = standing(intent, told);
-                // what was found and is being changed is not there yet
-                (intent.slice, (intent.clone(), standing))
-            })
-            .collect();
+        let standings = standings(intents, told);
         for switch in &self.network.switches {
             let was = state
                 .seen

@@ -331,6 +331,13 @@ impl Work<'_> {
             .filter_map(|name| self.network.switch(name))
             .map(|switch| device(switch.datapath_id))
             .collect();
+        let there: BTreeSet<String> = survey
+            .devices
+            .iter()
+            .filter(|(_, seen)| seen.available)
+            .filter_map(|(name, _)| self.network.switch(name))
+            .map(|switch| device(switch.datapath_id))
+            .collect();
         let extra = |held: &&Held| !wanted.contains_key(&held.key) && held.mark().is_none();
         let missing = wanted.iter().filter(|(key, (_, rule))| {
             !have
@@ -365,6 +372,11 @@ impl Work<'_> {
             let going = held.state == "PENDING_REMOVE" || held.state == "REMOVED";
             if !going && order.clears(held) {
                 step.push(held.clone());
+            }
+            // what waits for its end, as its meter does, is not left until the next time
+            if going && there.contains(&held.key.device) {
+                self.waits
+                    .insert(format!("{}: {}", held.key.device, held.words()));
             }
             if held.key.table == ADMIT {
                 leaving.extend(held.tag);

@@ -85,6 +85,25 @@ fn a_rule_and_its_meter_are_known_again_after_a_start() {
 }
 
 #[test]
+fn a_rule_names_its_meter_in_hexadecimal() {
+    let hexadecimal = |text: &str, of: &str| {
+        let (from, to) = (format!("\"{of}\": \"4\""), format!("\"{of}\": \"1a\""));
+        assert!(text.contains(&from));
+        text.replace(&from, &to)
+    };
+    let flows = include_str!("../../../tests/onos/recorded/flows_added.json");
+    let meters = include_str!("../../../tests/onos/recorded/meters_added.json");
+    let survey = seen(&hexadecimal(flows, "meterId"), &hexadecimal(meters, "id"));
+    let mut memory = Memory::default();
+    let plan = at(&survey, &mut memory, &[wish(20_000_000)], Instant::now());
+    assert!(plan.make.is_empty(), "{:?}", plan.make);
+    let text = "table 0 priority 30000 ";
+    let again = plan.differences.iter().find(|d| d.what.starts_with(text));
+    assert_eq!(again, None, "the one that is there is as wanted");
+    assert_eq!(memory.made.into_values().collect::<Vec<_>>(), [26]);
+}
+
+#[test]
 fn another_rate_is_another_meter_and_the_old_rule_stays_until_then() {
     let plan = at(
         &added(),
@@ -103,6 +122,13 @@ fn who_leaves_is_shut_out_first_and_the_meter_goes_when_no_rule_has_it() {
     let plan = at(&survey, &mut memory, &[], Instant::now());
     assert_eq!(plan.shut.len(), 1);
     assert!(plan.retire.is_empty());
+    assert!(!plan.idle());
+    for held in &mut survey.flows {
+        held.state = "PENDING_REMOVE".into();
+    }
+    let plan = at(&survey, &mut memory, &[], Instant::now());
+    assert!(plan.shut.is_empty() && plan.retire.is_empty());
+    assert!(!plan.idle(), "the meter waits for the rule's end");
     survey.flows.clear();
     let plan = at(&survey, &mut memory, &[], Instant::now());
     assert_eq!(plan.retire.len(), 1);

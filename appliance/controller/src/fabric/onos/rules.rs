@@ -315,6 +315,20 @@ pub(super) fn read(answer: &Value) -> Vec<Held> {
 pub(super) fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
+/// The id of a meter in an answer, where ONOS writes it in hexadecimal; what it is told, in paths and in
+/// rules, it reads in decimal.
+pub(super) fn meter_id(value: &Value) -> Option<u32> {
+    u32::from_str_radix(value.as_str()?, 16).ok()
+}
+/// An instruction of an answer as it would be told.
+fn as_told(mut instruction: Value) -> Value {
+    if instruction.get("type") == Some(&json!("METER"))
+        && let Some(id) = instruction.get("meterId").and_then(meter_id)
+    {
+        instruction["meterId"] = json!(id.to_string());
+    }
+    instruction
+}
 fn one(flow: &Value) -> Option<Held> {
     let list = |outer: &str, inner: &str| {
         let list = flow.get(outer).and_then(|o| o.get(inner)?.as_array());
@@ -323,7 +337,10 @@ fn one(flow: &Value) -> Option<Held> {
     let text = |name: &str| flow.get(name).and_then(Value::as_str).map(str::to_owned);
     let small = |name: &str| flow.get(name).and_then(number);
     let criteria = list("selector", "criteria");
-    let instructions = list("treatment", "instructions");
+    let instructions: Vec<Value> = list("treatment", "instructions")
+        .into_iter()
+        .map(as_told)
+        .collect();
     let field = |of: &[Value], kind: &str, name: &str| {
         let is = |v: &&Value| [v.get("type"), v.get("subtype")].contains(&Some(&json!(kind)));
         of.iter().find(is).and_then(|v| v.get(name)).cloned()

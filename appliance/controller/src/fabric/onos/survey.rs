@@ -2,7 +2,7 @@
 
 use super::{
     client::{Client, Failure},
-    rules::{Held, number, read},
+    rules::{Held, meter_id, number, read},
 };
 use crate::fabric::{
     network::{Network, PortRef},
@@ -150,7 +150,12 @@ pub(super) fn read_device(device: &Value, ports: &Value) -> Device {
 
 pub(super) fn read_meters(answer: &Value) -> BTreeMap<(String, u32), Meter> {
     let one = |meter: &Value| {
-        let id: u32 = meter.get("id").and_then(number)?.try_into().ok()?;
+        let id = meter.get("id").and_then(meter_id)?;
+        let state = text(meter, "state");
+        // one that goes is as good as gone: its id may be another's next time
+        if !matches!(state.as_str(), "PENDING_ADD" | "ADDED") {
+            return None;
+        }
         let bands: Vec<&Value> = list(meter, "bands").collect();
         let guard =
             text(meter, "unit") == "KB_PER_SEC" && meter.get("burst") == Some(&Value::Bool(true));
@@ -164,7 +169,7 @@ pub(super) fn read_meters(answer: &Value) -> BTreeMap<(String, u32), Meter> {
         let all = |name: &str| bands.iter().map(|band| count(band, name)).sum();
         let meter = Meter {
             spec,
-            added: text(meter, "state") == "ADDED",
+            added: state == "ADDED",
             references: count(meter, "referenceCount"),
             counters: Counters {
                 packets: count(meter, "packets"),

@@ -73,6 +73,24 @@ fn a_meter_without_burst_is_none_of_ours() {
 }
 
 #[test]
+fn the_id_of_a_meter_is_written_in_hexadecimal_and_one_that_goes_is_gone() {
+    let read = |id: &str, state: &str| {
+        let answer = json!({"meters": [{
+            "id": id, "unit": "KB_PER_SEC", "burst": true, "deviceId": "of:01", "state": state,
+            "bands": [{"type": "DROP", "rate": 525_000, "burstSize": 5000}],
+        }]});
+        let ids: Vec<u32> = read_meters(&answer).into_keys().map(|(_, id)| id).collect();
+        ids
+    };
+    assert_eq!(read("9", "ADDED"), [9]);
+    assert_eq!(read("10", "PENDING_ADD"), [16]);
+    assert_eq!(read("1a", "ADDED"), [26]);
+    assert_eq!(read("1a", "PENDING_REMOVE"), [0; 0]);
+    // a cell of a pipeline
+    assert_eq!(read("ingress.meter:3", "ADDED"), [0; 0]);
+}
+
+#[test]
 fn applications_that_bypass_slices_and_answer_arp_are_known() {
     let answer = json!({"applications": [
         {"name": "org.onosproject.fwd", "state": "ACTIVE"},

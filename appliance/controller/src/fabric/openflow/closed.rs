@@ -2,30 +2,29 @@
 //! on ports: the gateway is shut at that switch. What the rules below it would let pass is not what
 //! the list allows.
 
-use super::look::Look;
+use super::work::{Refused, Task, Told};
 use crate::fabric::{
-    difference::{Changes, Step},
+    difference::Step,
     program::{ACCESS, Purpose, Resolved, tag_of},
 };
-use dtn_api::Name;
 use dtn_openflow::{Field, Match, Message};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// Shuts the gateways of which a switch has refused a rule that drops, before it is told what lets
-/// pass. `refused` is by switch and slice.
-pub(super) fn shut(seen: &mut [Look], refused: &[(Name, Option<Uuid>, String)]) {
-    for (name, slice, _) in refused {
-        let look = seen.iter_mut().find(|look| look.name == *name);
-        if let (Some(look), Some(slice)) = (look, slice) {
-            close(&look.wanted, &mut look.changes, *slice);
+/// pass.
+pub(super) fn shut<S>(parts: &mut [Task<S>], refused: &[Refused], slices: &BTreeMap<u16, Uuid>) {
+    for (name, tag, _) in refused {
+        let task = parts.iter_mut().find(|task| task.name == *name);
+        if let (Some(task), Some(slice)) = (task, slices.get(tag)) {
+            close(&task.wanted, &mut task.steps, *tag, *slice);
         }
     }
 }
 
 /// Instead of the rules that let strangers pass the gateway of a slice, their removal; and no new way
 /// to it.
-fn close(wanted: &Resolved, changes: &mut Changes, slice: Uuid) {
+fn close(wanted: &Resolved, steps: &mut Told, tag: u16, slice: Uuid) {
     let of_slice = || {
         let flows = wanted.flows.iter();
         flows.filter(|(id, flow)| id.table == ACCESS && flow.slice == Some(slice))
@@ -38,8 +37,8 @@ fn close(wanted: &Resolved, changes: &mut Changes, slice: Uuid) {
         .filter(|(_, flow)| is(flow.cookie, Purpose::Denied))
         .find_map(|(id, flow)| Some((tag_of(flow.cookie)?, target(&id.matches)?)));
     let [allow, forward] = [Step::Allow, Step::Forward].map(|step| step as usize);
-    if let Some(messages) = changes.steps.get_mut(allow) {
-        messages.retain(|message| {
+    if let Some(messages) = steps.get_mut(allow) {
+        messages.retain(|(_, message)| {
             let Message::FlowMod(flow) = message else {
                 return true;
             };
@@ -48,10 +47,10 @@ fn close(wanted: &Resolved, changes: &mut Changes, slice: Uuid) {
                     == (flow.table_id, flow.priority, &flow.matches)
             })
         });
-        messages.extend(open.iter().map(|id| id.delete()));
+        messages.extend(open.iter().map(|id| (tag, id.delete())));
     }
-    if let Some(messages) = changes.steps.get_mut(forward) {
-        messages.retain(|message| match message {
+    if let Some(messages) = steps.get_mut(forward) {
+        messages.retain(|(_, message)| match message {
             Message::FlowMod(flow) => {
                 let to = target(&flow.matches);
                 gateway.is_none() || tag_of(flow.cookie).zip(to) != gateway
@@ -71,7 +70,7 @@ fn target(matches: &Match) -> Option<[u8; 6]> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::work::steps, *};
     use crate::fabric::{
         Access,
         difference::{STEPS, difference},
@@ -81,7 +80,6 @@ mod tests {
         },
     };
     use dtn_api::slice::Class;
-    use std::collections::BTreeMap;
 
     #[test]
     fn a_rule_that_is_refused_shuts_the_gateway_and_nothing_else() {
@@ -108,9 +106,10 @@ mod tests {
         let (wanted, _) = site.wanted(&[intent], &BTreeMap::new());
         let wanted = &wanted[&name];
         let program = |refusing: bool, held: &mut Held| {
-            let mut changes = difference("s0", wanted, &held.say().found());
+            let changes = difference("s0", wanted, &held.say().found());
+            let mut steps = steps(&changes, &changes.parts.keys().copied().collect());
             for step in STEPS {
-                for message in std::mem::take(&mut changes.steps[step as usize]) {
+                for (_, message) in std::mem::take(&mut steps[step as usize]) {
                     let numbered = match &message {
                         Message::FlowMod(flow) => flow.cookie as u16 == Purpose::Deny as u16,
                         _ => false,
@@ -120,7 +119,7 @@ mod tests {
                     }
                 }
                 if step == Step::Deny && refusing {
-                    close(wanted, &mut changes, Uuid::from_u128(1));
+                    close(wanted, &mut steps, 5, Uuid::from_u128(1));
                 }
             }
         };

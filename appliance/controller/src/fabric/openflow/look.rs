@@ -5,26 +5,41 @@ use crate::fabric::{
     difference::{Changes, Found, difference},
     network::PortRef,
     program::{
-        COOKIE, COOKIE_MASK, Exit, Meter, Program, Purpose, Refusal, Resolved, assign, cookie,
-        guards_of, resolve,
+        COOKIE, COOKIE_MASK, Exit, GuardKey, Meter, Program, Purpose, Refusal, Resolved, assign,
+        cookie, guards_of, resolve,
     },
 };
-use dtn_api::{Name, fabric::Counters};
+use dtn_api::Name;
 use dtn_openflow::{
-    FlowStatsRequest, GroupDesc, METER_ALL, MeterConfig, MultipartReply, MultipartRequest,
+    FlowStats, FlowStatsRequest, GroupDesc, METER_ALL, MeterConfig, MultipartReply,
+    MultipartRequest,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-use uuid::Uuid;
+
+/// What a switch has.
+#[derive(Debug, Default)]
+pub(super) struct Has {
+    pub(super) ports: Ports,
+    /// The ports that are down.
+    pub(super) off: BTreeSet<u32>,
+    pub(super) flows: Vec<FlowStats>,
+    pub(super) meters: Vec<MeterConfig>,
+    pub(super) groups: Vec<GroupDesc>,
+}
 
 /// What a look at a switch has shown.
+#[derive(Debug)]
 pub(super) struct Look {
-    pub(super) name: Name,
-    pub(super) session: Arc<Session>,
     pub(super) ports: Ports,
-    pub(super) wanted: Resolved,
+    /// The ports that are down.
+    pub(super) off: BTreeSet<u32>,
+    /// The guards that it shall have, by their meters.
+    pub(super) guards: BTreeMap<u32, Meter>,
+    /// All that it shall have, where something is to be done.
+    pub(super) wanted: Option<Arc<Resolved>>,
     /// What of the program the switch cannot have.
     pub(super) refused: Vec<Refusal>,
     /// Which slices have a port here that is down.
@@ -38,68 +53,73 @@ pub(super) struct Look {
     pub(super) listens: bool,
 }
 
-/// What is looked at.
-pub(super) struct Connection {
-    pub(super) name: Name,
-    pub(super) session: Arc<Session>,
-    pub(super) max_meter: u32,
-    /// The meters of ours that it was to have at the last look.
-    pub(super) guards: BTreeMap<u32, Meter>,
+/// Whose meters are, beyond what the switch's rules say.
+#[derive(Debug, Default)]
+pub(super) struct Owners<'a> {
+    /// As it was to be at the last look.
+    pub(super) before: Option<&'a BTreeMap<u32, Meter>>,
+    /// Of work that is under way.
+    pub(super) busy: Vec<(u32, GuardKey)>,
 }
 
-/// Looks at a switch and says what is to be done there.
-pub(super) async fn look(
-    Connection {
-        name,
-        session,
-        max_meter,
-        guards: known,
-    }: Connection,
-    program: &Program,
-) -> Result<Look, (Name, Arc<Session>, Failure)> {
-    let (ports, off) = session.ports();
-    let (flows, meters, groups) = match read(&session, max_meter).await {
-        Ok(found) => found,
-        Err(failure) => return Err((name, session, failure)),
-    };
-    // the ids live in the switch: a controller that starts again finds them there
-    let mut guards = guards_of(&flows);
-    for (id, meter) in known {
-        // a meter whose rules were taken away by somebody keeps its owner
-        guards.entry(meter.guard).or_insert_with(|| [id].into());
+impl Look {
+    /// What is to be done at a switch that has this.
+    pub(super) fn of(
+        name: &Name,
+        has: Has,
+        max_meter: u32,
+        owners: Owners<'_>,
+        program: &Program,
+    ) -> Self {
+        let Has {
+            ports,
+            off,
+            flows,
+            meters,
+            groups,
+        } = has;
+        // the ids live in the switch: a controller that starts again finds them there
+        let mut guards = guards_of(&flows);
+        for (id, meter) in owners.before.into_iter().flatten() {
+            // a meter whose rules were taken away by somebody keeps its owner
+            guards.entry(meter.guard).or_insert_with(|| [*id].into());
+        }
+        for (id, guard) in owners.busy {
+            guards.entry(guard).or_default().insert(id);
+        }
+        const DISCOVERS: u64 = cookie(0, Purpose::Discover);
+        let held = flows
+            .iter()
+            .filter(|flow| flow.cookie & COOKIE_MASK == COOKIE);
+        let rules = held.clone().filter(|flow| flow.cookie != DISCOVERS).count();
+        let held = held.count() as u64;
+        let listens = flows.iter().any(|flow| flow.cookie == DISCOVERS);
+        let mut of_ours: BTreeSet<u32> = guards.values().flatten().copied().collect();
+        let (ids, _) = assign(&guards, &meters, &program.guards, max_meter);
+        let (wanted, refused) = resolve(program, &ports, &ids);
+        let found = Found {
+            flows: &flows,
+            meters: &meters,
+            groups: &groups,
+        };
+        let changes = difference(name.as_str(), &wanted, &found);
+        of_ours.extend(wanted.meters.keys());
+        let metered = meters.iter().filter(|m| of_ours.contains(&m.meter_id));
+        let ours = (rules as u64, metered.count() as u64);
+        let down = down(name, program, &ports, &off);
+        Self {
+            ports,
+            off,
+            guards: wanted.meters.clone(),
+            wanted: (!changes.is_empty()).then(|| Arc::new(wanted)),
+            refused,
+            down,
+            changes,
+            ours,
+            held,
+            listens,
+        }
     }
-    const DISCOVERS: u64 = cookie(0, Purpose::Discover);
-    let held = flows
-        .iter()
-        .filter(|flow| flow.cookie & COOKIE_MASK == COOKIE);
-    let rules = held.clone().filter(|flow| flow.cookie != DISCOVERS).count();
-    let held = held.count() as u64;
-    let listens = flows.iter().any(|flow| flow.cookie == DISCOVERS);
-    let mut of_ours: BTreeSet<u32> = guards.values().flatten().copied().collect();
-    let (ids, _) = assign(&guards, &meters, &program.guards, max_meter);
-    let (wanted, refused) = resolve(program, &ports, &ids);
-    let found = Found {
-        flows: &flows,
-        meters: &meters,
-        groups: &groups,
-    };
-    let changes = difference(name.as_str(), &wanted, &found);
-    of_ours.extend(wanted.meters.keys());
-    let metered = meters.iter().filter(|m| of_ours.contains(&m.meter_id));
-    let ours = (rules as u64, metered.count() as u64);
-    let down = down(&name, program, &ports, &off);
-    Ok(Look {
-        name,
-        session,
-        ports,
-        wanted,
-        refused,
-        down,
-        changes,
-        ours,
-        held,
-        listens,
-    })
 }
 
 /// The slices that leave the switch by a port that is down. The rules are as they should be, and
@@ -123,14 +143,9 @@ fn down(name: &Name, program: &Program, ports: &Ports, off: &BTreeSet<u32>) -> V
     all
 }
 
-type Has = (
-    Vec<dtn_openflow::FlowStats>,
-    Vec<MeterConfig>,
-    Vec<GroupDesc>,
-);
-
 /// Reads all that a switch has.
 pub(super) async fn read(session: &Session, max_meter: u32) -> Result<Has, Failure> {
+    let (ports, off) = session.ports();
     let flows = session.multipart(
         MultipartRequest::Flow(FlowStatsRequest::default()),
         "a request for its rules",
@@ -157,41 +172,20 @@ pub(super) async fn read(session: &Session, max_meter: u32) -> Result<Has, Failu
         MultipartReply::GroupDesc(groups) => groups,
         _ => Vec::new(),
     });
-    Ok((flows.collect(), meters.collect(), groups.collect()))
-}
-
-/// What the meters of a switch have counted, added to their slices.
-pub(super) async fn count(
-    session: &Session,
-    ours: &BTreeMap<u32, Meter>,
-) -> Result<BTreeMap<Uuid, Counters>, Failure> {
-    let mut counted: BTreeMap<Uuid, Counters> = BTreeMap::new();
-    let asked = "a request for its meters' counters";
-    let all = MultipartRequest::Meter { id: METER_ALL };
-    for part in session.multipart(all, asked).await? {
-        let MultipartReply::Meter(meters) = part else {
-            continue;
-        };
-        for meter in meters {
-            let Some(Meter { slice, .. }) = ours.get(&meter.meter_id) else {
-                continue;
-            };
-            let of = counted.entry(*slice).or_default();
-            of.packets += meter.packet_in_count;
-            of.bytes += meter.byte_in_count;
-            for band in meter.bands {
-                of.dropped_packets += band.packet_count;
-                of.dropped_bytes += band.byte_count;
-            }
-        }
-    }
-    Ok(counted)
+    Ok(Has {
+        ports,
+        off,
+        flows: flows.collect(),
+        meters: meters.collect(),
+        groups: groups.collect(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fabric::program::GroupSpec;
+    use uuid::Uuid;
 
     #[test]
     fn who_goes_by_a_port_that_is_down_is_told() {

@@ -3,7 +3,7 @@
 //! vSwitch takes the rules away with a meter or a group that they use, so these are noticed too. A
 //! rule that was only changed is found by the next look.
 
-use super::{Shared, failure::Failure, lock, rounds::every, session::Session};
+use super::{Shared, failure::Failure, lock, rounds::every, session::Session, switches::Settled};
 use crate::fabric::program::{COOKIE, COOKIE_MASK};
 use dtn_api::Name;
 use dtn_openflow::{FlowStatsRequest, MultipartReply, MultipartRequest};
@@ -20,22 +20,21 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
 }
 
 async fn ask(shared: &Shared) {
-    let settled: Vec<(Name, Arc<Session>)> = lock(&shared.state)
+    let settled: Vec<(Name, Arc<Session>, Settled)> = lock(&shared.state)
         .switches
         .iter()
-        .filter(|(_, switch)| switch.settled.is_some())
-        .map(|(name, switch)| (name.clone(), switch.session.clone()))
+        .filter_map(|(name, switch)| Some((name.clone(), switch.session.clone(), switch.settled?)))
         .collect();
-    let asked = settled
-        .iter()
-        .map(|(name, session)| async move { doubt(shared, name, session).await });
-    if join_all(asked).await.contains(&true) {
-        shared.wake.notify_one();
-    }
+    let asked = settled.iter().map(async |(name, session, settled)| {
+        if doubt(shared, name, session, *settled).await {
+            shared.wake.notify_one();
+        }
+    });
+    join_all(asked).await;
 }
 
 /// Whether a switch is to be looked at, as it does not have as many rules of ours as were read back.
-async fn doubt(shared: &Shared, name: &Name, session: &Arc<Session>) -> bool {
+async fn doubt(shared: &Shared, name: &Name, session: &Arc<Session>, settled: Settled) -> bool {
     let has = match count(session).await {
         Ok(has) => has,
         // a switch without this question is looked at in its time, as before
@@ -44,25 +43,20 @@ async fn doubt(shared: &Shared, name: &Name, session: &Arc<Session>) -> bool {
             return false;
         }
     };
-    // while somebody is at the switches, what was read back is of no use
-    let Ok(_nobody) = shared.working.try_lock() else {
-        return false;
-    };
     let mut state = lock(&shared.state);
     let Some(switch) = state.switches.get_mut(name) else {
         return false;
     };
-    let Some(settled) = switch.settled.as_ref() else {
-        return false;
-    };
-    if !Arc::ptr_eq(&switch.session, session) {
+    // what was read back when this was asked is of no use when somebody has been there since
+    if !Arc::ptr_eq(&switch.session, session) || switch.settled != Some(settled) {
         return false;
     }
     let doubted = Some(has).filter(|has| *has != settled.held);
     // a switch that counts otherwise than we do is not looked at all the time
     let again = doubted.is_some() && doubted == switch.doubted;
     switch.doubted = doubted;
-    doubted.is_some() && !again
+    switch.stale = doubted.is_some() && !again;
+    switch.stale
 }
 
 async fn count(session: &Session) -> Result<u64, Failure> {

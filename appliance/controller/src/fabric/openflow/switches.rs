@@ -4,6 +4,7 @@ use super::{
     Event, Shared, State, lock,
     session::Session,
     standing::{Standing, away},
+    watch::late,
 };
 use crate::fabric::{
     network::Network,
@@ -51,18 +52,22 @@ pub(super) struct Connected {
     pub(super) trouble: Option<String>,
     /// When it was last seen to hold what is wanted and nothing else.
     pub(super) settled: Option<Settled>,
-    /// How many rules of ours it said that it has, when these are not as many as were read back.
+    /// How many rules of ours it said that it has, when these are not as many as were read back; none
+    /// once something was found to be mended.
     pub(super) doubted: Option<u64>,
+    /// It is to be read again: what was read back is doubted.
+    pub(super) stale: bool,
+    /// When it was read last, or came.
+    pub(super) looked: Instant,
 }
 
 /// What a switch was seen to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Settled {
-    /// The number of the wish.
-    pub(super) number: u64,
+    /// The how manieth time that it was read.
+    pub(super) turn: u64,
     /// Rules of ours, also those that are no slice's.
     pub(super) held: u64,
-    /// The ports that it had.
-    pub(super) ports: Ports,
 }
 
 impl Shared {
@@ -181,6 +186,8 @@ impl Shared {
             trouble: None,
             settled: None,
             doubted: None,
+            stale: false,
+            looked: Instant::now(),
         };
         state.short.remove(&name);
         state.switches.insert(name.clone(), connected);
@@ -206,6 +213,7 @@ impl Shared {
         tracing::warn!("{detail}");
         state.tell(("switch.lost", None, detail));
         drop(state);
+        self.wake.notify_one();
         self.changed.notify_one();
     }
 }
@@ -234,7 +242,11 @@ impl State {
             let name = &switch.name;
             let own = match self.switches.get(name) {
                 None => Some(self.missing(name)),
-                Some(switch) => switch.trouble.clone().or_else(|| switch.unmetered()),
+                Some(switch) => {
+                    let late = self.wanted.is_some().then(|| late(switch.looked, now));
+                    let trouble = switch.trouble.clone().or_else(|| switch.unmetered());
+                    trouble.or(late.flatten())
+                }
             };
             all.extend(own.map(|why| format!("the switch {name}: {why}")));
             all.extend(self.twin(name));

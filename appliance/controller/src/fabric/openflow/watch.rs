@@ -1,4 +1,4 @@
-//! What is wrong with the fabric itself: a task that has ended, passes that are not made.
+//! What is wrong with the fabric itself: a task that has ended, switches that are not looked at.
 
 use super::{Shared, lock};
 use crate::fabric::watch::watch;
@@ -6,16 +6,27 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// After this long without a whole pass over the switches something is wrong with the passes: a
-/// pass is made every ten seconds, and a switch that takes ten for an answer is let go.
+/// After this long without a look something is wrong: a switch is looked at every ten seconds, and one
+/// that takes ten for an answer is let go.
 const LATE: Duration = Duration::from_secs(60);
 
-/// When there was something to be done and when it was done.
+/// What is said of a switch that has not been read for too long.
+pub(super) fn late(looked: Instant, now: Instant) -> Option<String> {
+    let since = now.saturating_duration_since(looked);
+    (since > LATE).then(|| {
+        format!(
+            "it has not been looked at for {} s: it is slow, and so is what is asked of slices there",
+            since.as_secs()
+        )
+    })
+}
+
+/// When there was something to be done and when it was begun.
 #[derive(Debug, Default)]
 pub(super) struct Passes {
     /// The first wish came.
     pub(super) wanted: Option<Instant>,
-    /// The last pass was completed.
+    /// What is to be done was last looked for.
     pub(super) done: Option<Instant>,
     /// A task has ended that should not have, in words.
     pub(super) ended: Option<String>,
@@ -30,8 +41,8 @@ impl Passes {
         let since = now.saturating_duration_since(self.done.max(self.wanted)?);
         (since > LATE).then(|| {
             format!(
-                "the switches have not been looked at for {} s: a switch is slow, or the \
-                 controller hangs and is to be started again",
+                "the switches have not been looked at for {} s: the controller hangs and is to be \
+                 started again",
                 since.as_secs()
             )
         })

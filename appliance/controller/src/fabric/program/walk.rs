@@ -8,9 +8,9 @@
 
 mod gateways;
 pub(in crate::fabric) mod held;
-mod properties;
+pub(in crate::fabric) mod properties;
 pub(in crate::fabric) mod site;
-mod transitions;
+pub(in crate::fabric) mod transitions;
 
 use super::frames::{ARP, IPV4, IPV6};
 use dtn_api::{MacAddress, Name};

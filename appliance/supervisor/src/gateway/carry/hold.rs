@@ -83,7 +83,7 @@ impl Round<'_> {
             location: None,
             requested_ips: wanted.requested.clone(),
             lease_seconds: None,
-            labels: BTreeMap::from([("node".into(), self.host.config.host.to_string())]),
+            labels: BTreeMap::from([("node".into(), self.host.config().host.to_string())]),
         };
         let mut lease = self.host.uplink.lease(id, &request).await?;
         failpoint::reach("leased").await;

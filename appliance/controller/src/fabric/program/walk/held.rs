@@ -19,7 +19,7 @@ pub(in crate::fabric) struct Held {
     pub(in crate::fabric) groups: BTreeMap<u32, GroupDesc>,
     pub(in crate::fabric) meters: BTreeMap<u32, MeterConfig>,
     /// Some of the messages that belong together are still to come.
-    pub(super) between: bool,
+    pub(in crate::fabric) between: bool,
 }
 
 /// What a switch says that it has.

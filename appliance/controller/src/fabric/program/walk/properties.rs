@@ -234,7 +234,7 @@ impl Looked<'_> {
     }
 }
 
-pub(super) fn holds(site: &Site, switches: &BTreeMap<Name, Held>, wishes: &[Wish]) {
+pub(in crate::fabric) fn holds(site: &Site, switches: &BTreeMap<Name, Held>, wishes: &[Wish]) {
     let intents: Vec<Intent> = wishes.iter().map(|wish| site.intent(wish)).collect();
     for intent in &intents {
         let looked = Looked {

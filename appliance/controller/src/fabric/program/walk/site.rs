@@ -211,7 +211,7 @@ impl Site {
             for (name, changes) in &changes {
                 let held = switches.entry((*name).clone()).or_default();
                 held.between = true;
-                for message in &changes.steps[step as usize] {
+                for message in changes.at(step) {
                     held.apply(message);
                 }
                 look(switches);
@@ -246,7 +246,7 @@ pub(super) fn sites() -> impl Strategy<Value = Site> {
 }
 
 /// The same, of which any switch may have one table only.
-pub(super) fn mixed_sites() -> impl Strategy<Value = Site> {
+pub(in crate::fabric) fn mixed_sites() -> impl Strategy<Value = Site> {
     let folded = proptest::collection::vec(any::<bool>(), 11);
     (sites(), folded).prop_map(|(mut site, folded)| {
         for (switch, single) in site.network.switches.iter_mut().zip(folded) {
@@ -257,7 +257,7 @@ pub(super) fn mixed_sites() -> impl Strategy<Value = Site> {
 }
 
 /// Slices of pods, no pod in two of them, no two with the same tag or label.
-pub(super) fn wishes(slices: std::ops::Range<u128>) -> impl Strategy<Value = Vec<Wish>> {
+pub(in crate::fabric) fn wishes(slices: std::ops::Range<u128>) -> impl Strategy<Value = Vec<Wish>> {
     let count = usize::try_from(slices.end - slices.start).unwrap();
     let class = prop_oneof![
         Just(Class::Guaranteed),

@@ -26,7 +26,11 @@ fn allowed(site: &Site, host: u8, slices: &[Intent]) -> BTreeSet<((Name, u32), V
         .collect()
 }
 
-fn nothing_crosses(site: &Site, switches: &BTreeMap<Name, Held>, slices: &[Intent]) {
+pub(in crate::fabric) fn nothing_crosses(
+    site: &Site,
+    switches: &BTreeMap<Name, Held>,
+    slices: &[Intent],
+) {
     for host in 0..24 {
         let pod = site.host(host);
         let allowed = allowed(site, host, slices);
@@ -111,7 +115,7 @@ proptest! {
         for (name, resolved) in &wanted {
             let said = switches[name].say();
             let changes = difference(name.as_str(), resolved, &said.found());
-            prop_assert!(changes.is_empty() && changes.differences.is_empty());
+            prop_assert!(changes.is_empty() && changes.foreign.is_empty());
             prop_assert_eq!(said.meters.len(), resolved.meters.len());
         }
         site.program(&[], &mut switches, |_| ());

@@ -1,0 +1,93 @@
+//! NICs that pods and gateways hold are given back before the appliance goes: the daemon ends its pods,
+//! and what is on record after it has stopped is taken home from here.
+
+use crate::{answer, command::may, host::Host};
+use anyhow::{Context, Result, bail};
+use dtn_cni::{
+    conf::Places,
+    reconcile::{Home, Leases, reconcile},
+    record,
+};
+use std::time::{Duration, Instant};
+
+/// Longest time for pods to end.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What holds NICs, in words for a person.
+pub(crate) fn holders(host: &Host) -> Vec<String> {
+    let (records, _) = record::list(&Places::below(&host.root));
+    records
+        .iter()
+        .map(|record| {
+            let nics: Vec<&str> = record
+                .interfaces
+                .iter()
+                .map(|interface| interface.before.name.as_str())
+                .collect();
+            match &record.pod {
+                Some(pod) => format!("the pod {} holds {}", pod.name, nics.join(", ")),
+                None => format!("{} holds {}", record.key, nics.join(", ")),
+            }
+        })
+        .collect()
+}
+
+/// Ends the pods that the daemon runs, and waits until they hold nothing.
+pub(crate) fn end_pods(host: &Host) -> Result<()> {
+    if !host.live || may("systemctl", &["is-active", "--quiet", "dtnd.service"]).is_none() {
+        return Ok(());
+    }
+    let Ok(pods) = answer::pods() else {
+        // one that does not answer ends none; what its pods hold is taken home below
+        return Ok(());
+    };
+    for pod in &pods {
+        answer::end_pod(&pod.name)?;
+    }
+    let end = Instant::now() + PATIENCE;
+    while !answer::pods()?.is_empty() {
+        if Instant::now() > end {
+            bail!(
+                "pods have not ended after {} s: dtnctl pods shows them",
+                PATIENCE.as_secs()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+/// Takes home every NIC that is on record. For when the daemon has stopped.
+pub(crate) fn bring_home(host: &Host) -> Result<Vec<String>> {
+    let places = Places::below(&host.root);
+    let (records, unreadable) = record::list(&places);
+    if let Some(problem) = unreadable.first() {
+        bail!("a record of a NIC that is held cannot be read: {problem}");
+    }
+    let mut said = Vec::new();
+    if records.is_empty() {
+        return Ok(said);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    for record in records {
+        let home = runtime
+            .block_on(reconcile(&places, &record.key, None, Leases::Release))
+            .map_err(|e| anyhow::anyhow!("{e}"))
+            .with_context(|| format!("taking home what {} holds", record.key))?;
+        for homecoming in home {
+            let nic = &homecoming.nic;
+            said.push(match homecoming.home {
+                Home::Home => format!("{nic} is home, and as it was"),
+                Home::Deleted => format!("the child of {nic} is gone"),
+                Home::Destroyed => format!("{nic} was a virtual link and is gone with its pod"),
+                Home::Missing => bail!(
+                    "{nic} is in no namespace that can be seen: end what pins it, or plug it in, then try again"
+                ),
+            });
+            said.extend(homecoming.notes);
+        }
+    }
+    Ok(said)
+}

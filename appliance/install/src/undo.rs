@@ -1,0 +1,236 @@
+//! Taking back what a journal has: the last deed first, services stopped before anything and started
+//! after everything. Each part can be done again, so that whatever cuts it off, the next call ends it.
+
+use crate::{
+    command::{SHORT, may, must},
+    deed::{self, reload},
+    failpoint::reach,
+    host::Host,
+    image::Image,
+    journal::{Journal, Record},
+    packages,
+    step::{Holds, Reader},
+};
+use anyhow::{Context, Result, bail};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// What stays although it was added.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Stays {
+    /// Configuration and state of the daemons.
+    pub(crate) state: bool,
+    /// The distribution's packages.
+    pub(crate) packages: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// What a person should know.
+    pub(crate) notes: Vec<String>,
+    /// What could not be taken back.
+    pub(crate) failures: Vec<String>,
+}
+
+/// Takes everything back. What fails is told, and the rest goes on.
+pub(crate) fn take_back(
+    host: &Host,
+    journal: &Journal,
+    records: &[Record],
+    stays: Stays,
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    let stage = |record: &Record| match record {
+        Record::Run { .. } => 0,
+        Record::Services { .. } => 2,
+        _ => 1,
+    };
+    let mut ordered: Vec<&Record> = records.iter().rev().collect();
+    ordered.sort_by_key(|record| stage(record));
+    let changed: Vec<&Path> = records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Path { path, .. } => Some(path.as_path()),
+            _ => None,
+        })
+        .collect();
+    let mut told = false;
+    for record in ordered {
+        if stage(record) == 2 && !told {
+            told = true;
+            tell_readers(host, &changed, &mut outcome);
+        }
+        let done = reach("undo")
+            .and_then(|()| one(host, journal, record, stays))
+            .and_then(|note| reach("undone").map(|()| note));
+        match done {
+            Ok(note) => outcome.notes.extend(note),
+            Err(e) => outcome.failures.push(format!("{e:#}")),
+        }
+    }
+    if !told {
+        tell_readers(host, &changed, &mut outcome);
+    }
+    outcome
+}
+
+fn tell_readers(host: &Host, changed: &[&Path], outcome: &mut Outcome) {
+    if !host.live {
+        return;
+    }
+    for reader in Reader::ALL {
+        if changed.iter().any(|path| reader.reads(path))
+            && let Err(e) = reload(reader)
+        {
+            outcome.failures.push(format!("{e:#}"));
+        }
+    }
+}
+
+fn one(host: &Host, journal: &Journal, record: &Record, stays: Stays) -> Result<Option<String>> {
+    match record {
+        Record::Path {
+            path,
+            before,
+            holds,
+        } => {
+            if stays.state && is_state(path) {
+                return Ok(None);
+            }
+            let place = host.at(path);
+            if *holds == Holds::State && *before == Image::Absent && place.is_dir() {
+                empty(&place, journal)?;
+                if journal.is_own(path) {
+                    // it goes with the journal
+                    return Ok(None);
+                }
+            }
+            before.restore(&place, &journal.blobs())
+        }
+        // state that stays belongs to them
+        Record::Accounts { .. } if stays.state => Ok(None),
+        Record::Accounts { added } => {
+            host.change_accounts(|files| Ok(crate::accounts::removed(files, added)))?;
+            Ok(None)
+        }
+        Record::Packages { added, .. } if added.is_empty() || !host.live => Ok(None),
+        Record::Packages { added, .. } if stays.packages => Ok(Some(format!(
+            "packages that were added stay; to remove them: {} {}",
+            if host.apt {
+                "apt-get purge"
+            } else {
+                "dnf remove"
+            },
+            added.join(" ")
+        ))),
+        Record::Packages { added, traces } => remove_packages(host, journal, added, traces),
+        Record::Setting { key, before } => {
+            if deed::setting(key)?.is_some() {
+                deed::set(key, before)?;
+            }
+            Ok(None)
+        }
+        Record::Run { unit, ran } => {
+            // one that is not known is not running
+            if host.live && !ran && deed::runs(host, unit) {
+                must("systemctl", &["stop", unit], SHORT)?;
+            }
+            if host.live && !ran {
+                let _ = may("systemctl", &["reset-failed", unit]);
+            }
+            Ok(None)
+        }
+        Record::Services { running } if host.live && !running.is_empty() => {
+            // a socket cannot start anew while its service has it
+            let (sockets, services): (Vec<&String>, Vec<&String>) =
+                running.iter().partition(|unit| unit.ends_with(".socket"));
+            for (verb, units) in [
+                ("stop", &services),
+                ("restart", &sockets),
+                ("start", &services),
+            ] {
+                for unit in units {
+                    must("systemctl", &[verb, unit], SHORT)?;
+                }
+            }
+            Ok(None)
+        }
+        Record::Services { .. } => Ok(None),
+    }
+}
+
+/// Removes packages, and what podman has left when nobody had containers of his own in it.
+fn remove_packages(
+    host: &Host,
+    journal: &Journal,
+    added: &[String],
+    traces: &[PathBuf],
+) -> Result<Option<String>> {
+    if added.iter().any(|name| name == "podman") && packages::has_containers() {
+        return Ok(Some(format!(
+            "packages stay, for podman has containers of somebody else (podman ps -a): {}",
+            added.join(" ")
+        )));
+    }
+    let stay = packages::purge(host, added)?;
+    if !stay.is_empty() {
+        return Ok(Some(format!(
+            "packages stay, for others need them: {}",
+            stay.join(" ")
+        )));
+    }
+    for trace in traces {
+        let place = host.at(trace);
+        if place.is_dir() {
+            empty(&place, journal)?;
+            Image::Absent.restore(&place, &journal.blobs())?;
+        }
+    }
+    Ok(None)
+}
+
+/// Configuration and what the daemons know.
+fn is_state(path: &Path) -> bool {
+    path.starts_with("/etc/dtn") || path.starts_with("/var/lib/dtn")
+}
+
+/// Removes what is in a folder of state, but not the journal. What is mounted below is not touched, but
+/// for pins of network namespaces, which are unmounted.
+fn empty(folder: &Path, journal: &Journal) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
+    for line in mounts.lines() {
+        let mut fields = line.split(' ');
+        let point = PathBuf::from(fields.nth(4).unwrap_or_default());
+        if !point.starts_with(folder) || point == folder {
+            continue;
+        }
+        if line.contains(" - nsfs ") {
+            dtn_link::netns::unbind(&point)
+                .with_context(|| format!("taking the pin {} away", point.display()))?;
+        } else {
+            bail!(
+                "{}: something is mounted there: unmount it, then try again",
+                point.display()
+            );
+        }
+    }
+    let keep = journal.folder();
+    let doing = || format!("emptying {}", folder.display());
+    for entry in fs::read_dir(folder).with_context(doing)? {
+        let path = entry.with_context(doing)?.path();
+        if path == keep {
+            continue;
+        }
+        let meta = fs::symlink_metadata(&path).with_context(doing)?;
+        if meta.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        }
+        .with_context(|| format!("removing {}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! An uninstallation: pods end, NICs come home, and every byte is put back as the journal has it.
+
+use crate::{
+    Failure, UninstallOptions, consent, facts, held,
+    host::Host,
+    install::{host, recover},
+    journal::{self, Journal, Record},
+    root,
+    undo::{Stays, take_back},
+};
+use anyhow::anyhow;
+
+/// Takes the appliance off the host.
+pub(crate) fn run(options: &UninstallOptions) -> Result<(), Failure> {
+    let root = root(&options.root)?;
+    let _lock = journal::lock(&root)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let facts = runtime.block_on(facts::read(&root))?;
+    drop(runtime);
+    let host = host(&root, &facts);
+    let mut journal = Journal::open(&root)?;
+    let cut_off = journal.run.is_some() || journal.removal.is_some();
+    if cut_off && !options.dry_run {
+        recover(&host, &mut journal)?;
+    }
+    let Some(base) = journal.base.clone() else {
+        if options.dry_run && cut_off {
+            println!("A run before this one was cut off; it would be mended.");
+        } else {
+            // empty folders may be left of one that was cut off at its very end
+            journal.vanish(&[])?;
+            println!("Nothing is installed.");
+        }
+        return Ok(());
+    };
+    let holders = held::holders(&host);
+    println!("Version {} will be taken off this host:", base.version);
+    for record in base.records.iter().rev() {
+        if let Some(line) = described(record, options) {
+            println!("  {line}");
+        }
+    }
+    for holder in &holders {
+        println!("  end: {holder}");
+    }
+    if !options.keep_state {
+        println!(
+            "What is in /etc/dtn and /var/lib/dtn is lost: configuration, the host's identity{} (--keep-state keeps it)",
+            if host.at("/var/lib/dtn/vdn").exists() {
+                ", and the domain's authority and store"
+            } else {
+                ""
+            }
+        );
+    }
+    if facts.kubelet.is_some() && !holders.is_empty() {
+        return Err(Failure::Refused(
+            "pods of a Kubernetes cluster hold NICs: drain the node first (kubectl drain); nothing was changed"
+                .into(),
+        ));
+    }
+    if options.dry_run {
+        println!("\nNothing was changed (--dry-run).");
+        return Ok(());
+    }
+    consent::ask("Take all of this back?", options.yes)?;
+    held::end_pods(&host)?;
+    journal.begin_removal(options.keep_state, options.packages)?;
+    complete(&host, &mut journal)?;
+    println!("The host is as it was before the first installation.");
+    Ok(())
+}
+
+/// Completes an uninstallation that has begun.
+pub(crate) fn complete(host: &Host, journal: &mut Journal) -> Result<(), Failure> {
+    let Some(removal) = journal.removal else {
+        return Ok(());
+    };
+    let between =
+        |left: Vec<String>| Failure::Between(anyhow!("the uninstallation is not complete"), left);
+    let records = journal.base.as_ref().map(|base| base.records.clone());
+    let records = records.unwrap_or_default();
+    let stays = Stays {
+        state: removal.keep_state,
+        packages: !removal.packages,
+    };
+    // services first: nobody may take a NIC again that was brought home
+    let (services, rest): (Vec<Record>, Vec<Record>) = records
+        .into_iter()
+        .partition(|record| matches!(record, Record::Run { .. }));
+    let stopped = take_back(host, journal, &services, stays);
+    if !stopped.failures.is_empty() {
+        return Err(between(stopped.failures));
+    }
+    match held::bring_home(host) {
+        Ok(said) => said.iter().for_each(|line| println!("{line}")),
+        Err(e) => return Err(between(vec![format!("{e:#}")])),
+    }
+    let outcome = take_back(host, journal, &rest, stays);
+    for note in outcome.notes {
+        println!("note: {note}");
+    }
+    if !outcome.failures.is_empty() {
+        return Err(between(outcome.failures));
+    }
+    journal
+        .end_removal()
+        .map_err(|e| between(vec![format!("{e:#}")]))
+}
+
+fn described(record: &Record, options: &UninstallOptions) -> Option<String> {
+    Some(match record {
+        Record::Path { path, before, .. } => match before {
+            crate::image::Image::Absent => format!("remove   {}", path.display()),
+            _ => format!("put back {}", path.display()),
+        },
+        Record::Accounts { added } if !added.is_empty() => format!(
+            "remove   {}",
+            added
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
+        Record::Packages { added, .. } if !added.is_empty() => format!(
+            "{} packages {}",
+            if options.packages {
+                "remove  "
+            } else {
+                "leave   "
+            },
+            added.join(" ")
+        ),
+        Record::Setting { key, before } => format!("set back {key} = {before}"),
+        Record::Run { unit, ran: false } => format!("stop     {unit}"),
+        _ => return None,
+    })
+}
