@@ -43,6 +43,8 @@ failures=()
 skips=$(mktemp)
 trap 'rm -f "$skips"' EXIT
 export DTN_SKIPS=$skips INSTA_UPDATE=no
+# what a second build of the same tree would use is 2 GB that a first one does not read
+export CARGO_INCREMENTAL=0
 
 group() {
     local name=$1 start rc=0
@@ -57,8 +59,10 @@ group() {
         failed=$((failed + 1))
         failures+=("$name")
     fi
-    echo "=== $name: $([ $rc = 0 ] && echo ok || echo "FAILED with status $rc") after $(($(date +%s) - start)) s"
+    echo "=== $name: $([ $rc = 0 ] && echo ok || echo "FAILED with status $rc") after $(($(date +%s) - start)) s, $(room) free"
 }
+# room: what the disk under this folder has left: a full one fails every group after it, none by name
+room() { df --output=avail --human-readable . | tail -n 1 | tr -d ' '; }
 
 scripts=(install.sh test.sh tests/machine/host tests/machine/units tests/machine/install tests/machine/bare tests/machine/bare.sh tests/machine/qemu tests/machine/qemu.sh tests/machine/kernel tests/machine/early tests/machine/agent tests/machine/inside .ci/run images/build images/dtn-node/root/usr/libexec/dtn/install-plugins tests/lab tests/onos tests/os-ken tests/onos-core/make tests/onos-core/run tests/kubernetes/*.sh tests/kubernetes/run tests/kubernetes/bench tests/kubernetes/scenarios/*.sh tests/kubernetes/scenarios/*/*.sh tests/readme tests/lab-matrix tests/dependencies)
 group format cargo fmt --all --check
