@@ -63,6 +63,9 @@ pub struct Nic {
     pub mac: MacAddress,
     /// How the site gave it; `None` where the site did not give it.
     pub class: Option<NicClass>,
+    /// `true` when it is switched on (`IFF_UP`); one that is off has no carrier either.
+    #[serde(default = "on")]
+    pub up: bool,
     /// `true` when the link has a carrier.
     pub carrier: bool,
     /// Speed as trained, or as the site's configuration states it where the driver tells none.
@@ -80,4 +83,22 @@ pub struct Nic {
     /// Why it may not be taken, each reason with its remedy; empty when it may.
     #[serde(default)]
     pub guarded: Vec<String>,
+}
+impl Nic {
+    /// Why nothing can pass over it, with the remedy; `None` where it has a carrier.
+    pub fn dark(&self) -> Option<String> {
+        match (self.carrier, self.up) {
+            (true, _) => None,
+            (false, true) => Some("no carrier: check the cable".into()),
+            (false, false)
+                if self.class == Some(NicClass::Dedicated) && !self.used_by.is_empty() =>
+            {
+                Some("switched off in its sandbox".into())
+            }
+            (false, false) => Some(format!("switched off: ip link set {} up", self.name)),
+        }
+    }
+}
+fn on() -> bool {
+    true
 }

@@ -59,7 +59,12 @@ fn shown(nics: &[Nic]) -> String {
         table.row([
             nic.name.to_string(),
             class,
-            if nic.carrier { "up" } else { "NO CARRIER" }.into(),
+            match (nic.carrier, nic.up) {
+                (true, _) => "up",
+                (false, true) => "NO CARRIER",
+                (false, false) => "OFF",
+            }
+            .into(),
             rate_or_dash(nic.speed),
             nic.mtu.to_string(),
             nic.mac.to_string(),

@@ -1,7 +1,7 @@
 //! Tells the controller which NICs this host has: at start, at each change, and every 30 s, so that
 //! it offers only what is there. The same look feeds the negotiations and the view of slices.
 
-use crate::{Host, driver::Negotiations, gateway, inventory::Look};
+use crate::{Host, driver::Negotiations, gateway, inventory::Look, switch_on::SwitchOn};
 use dtn_api::{
     HostId, Problem, Rate,
     host::{HostKind, HostSpec},
@@ -70,6 +70,7 @@ pub async fn run(host: Arc<Host>, negotiations: Negotiations, stop: Cancellation
 #[derive(Default)]
 struct Rounds {
     looked: Option<Instant>,
+    switch_on: SwitchOn,
     declared: Option<Instant>,
     nics: Vec<Nic>,
     warnings: Vec<String>,
@@ -86,12 +87,14 @@ impl Rounds {
                 Ok(mut look) => {
                     // what a gateway has is offered to nobody
                     look.nics.retain(|nic| !gateway::has_whole(host, nic));
+                    let switched = self.switch_on.once(&look.nics).await;
                     changed = look.nics != self.nics;
                     negotiations.nics(&look.nics);
                     negotiations.forget(jiff::Timestamp::now());
                     self.tell(&look);
                     self.nics = look.nics;
-                    self.looked = Some(Instant::now());
+                    // a carrier comes soon after: then there is something to declare
+                    self.looked = (!switched).then(Instant::now);
                 }
                 Err(problem) => self.fail(&problem),
             }

@@ -258,7 +258,9 @@ fn unfit(nic: Option<&Nic>) -> Option<String> {
     match nic {
         None => Some("it is not on this host any more".into()),
         Some(nic) if !nic.guarded.is_empty() => Some(nic.guarded.join("; ")),
-        Some(nic) if !nic.carrier && nic.used_by.is_empty() => Some("it has no carrier".into()),
+        Some(nic) if !nic.used_by.is_empty() => None,
+        Some(nic) if !nic.up => Some("it is switched off".into()),
+        Some(nic) if !nic.carrier => Some("it has no carrier".into()),
         Some(_) => None,
     }
 }

@@ -229,6 +229,7 @@ impl Inventory {
             identity,
             mac,
             class,
+            up: link.up,
             carrier: link.carrier,
             speed,
             mtu: link.mtu,
@@ -274,6 +275,7 @@ impl Inventory {
             identity: claim.identity.clone(),
             mac,
             class: config.map(|config| config.class),
+            up: inside.as_ref().is_some_and(|link| link.up),
             carrier: inside.as_ref().is_some_and(|link| link.carrier),
             speed: speed.or_else(|| config.and_then(|config| config.speed)),
             mtu: inside.as_ref().map_or(claim.mtu, |link| link.mtu),
@@ -440,7 +442,8 @@ pub fn same(a: &NicIdentity, b: &NicIdentity) -> bool {
     }
 }
 
-fn key_of(identity: &NicIdentity) -> String {
+/// What a NIC is remembered by, whatever its name.
+pub(crate) fn key_of(identity: &NicIdentity) -> String {
     match (&identity.permanent_mac, &identity.pci) {
         (Some(mac), _) => mac.to_string(),
         (None, Some(pci)) => pci.to_string(),

@@ -2,7 +2,7 @@
 //! for them, prepares and runs transfer pods, keeps their leases alive, and says how all of it is.
 //!
 //! * [`config`], [`places`]: what the admin wrote, and where everything is.
-//! * [`inventory`] with [`guard`]: the NICs, and which of them must never be taken.
+//! * [`inventory`] with [`guard`]: the NICs, and which of them must never be taken; [`switch_on`].
 //! * [`identity`], [`uplink`]: who this host is in its domain, and how it speaks to the controller;
 //!   [`certificate`] renews itself.
 //! * [`negotiate`] (pure) with [`driver`]: how a wish becomes a slice.
@@ -37,6 +37,7 @@ pub mod reload;
 pub mod renew;
 pub mod shim;
 pub mod slices;
+pub mod switch_on;
 pub mod trial;
 pub mod uplink;
 pub mod watchdog;

@@ -340,7 +340,12 @@ fn usable(class: NicClass, nic: &dtn_api::nic::Nic) -> Result<NicLimit, String> 
         return Err(reason.clone());
     }
     if !nic.carrier {
-        return Err("has no carrier".into());
+        let why = if nic.up {
+            "has no carrier"
+        } else {
+            "is switched off"
+        };
+        return Err(why.into());
     }
     let speed = nic
         .speed

@@ -15,6 +15,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
 };
 
 const ONE_NIC: &str = r#"
@@ -109,6 +110,55 @@ async fn what_the_host_lives_on_is_guarded_with_reason_and_remedy() {
     assert!(site.log().contains("gone0 is not on this host"));
     // looking changes nothing
     assert!(site.run("ip link show port0").contains("master br0"));
+}
+
+#[tokio::test]
+async fn a_given_nic_that_is_off_is_switched_on_once() {
+    let Some(site) = Site::new("off") else {
+        return;
+    };
+    site.config(&given(&[("data0", "dedicated"), ("addr0", "dedicated")]));
+    for nic in ["data0", "addr0"] {
+        site.nic(nic);
+        site.run(&format!("ip link set {nic} down"));
+    }
+    // it is the host's own: guarded, and left as it is
+    site.run("ip addr add 192.0.2.1/24 dev addr0");
+    let daemon = site.start();
+    let nics = async || -> List<Nic> { daemon.client().get("/dtn/v1/nics").await.unwrap() };
+    let of = |nics: &List<Nic>, name: &str| {
+        let mut nics = nics.items.iter();
+        nics.find(|nic| nic.name.as_str() == name).unwrap().clone()
+    };
+    let began = Instant::now();
+    while !of(&nics().await, "data0").carrier {
+        assert!(began.elapsed() < site::LONG, "{}", site.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(
+        site.run("cat /proc/sys/net/ipv6/conf/data0/accept_ra")
+            .trim(),
+        "0"
+    );
+    assert!(!of(&nics().await, "addr0").up);
+
+    // the admin switches it off: it stays so, beyond the next look of 10 s
+    site.run("ip link set data0 down");
+    tokio::time::sleep(Duration::from_secs(13)).await;
+    assert!(!of(&nics().await, "data0").up);
+    let status: Status = daemon.client().get("/dtn/v1/status").await.unwrap();
+    let check = status.checks.iter().find(|c| c.name == "nics").unwrap();
+    assert!(
+        check
+            .detail
+            .contains("data0: switched off: ip link set data0 up"),
+        "{}",
+        check.detail
+    );
+    assert_eq!(
+        site.log().matches("it was off and is switched on").count(),
+        1
+    );
 }
 
 #[tokio::test]

@@ -28,9 +28,11 @@ pub(super) fn health(node: &str, devices: &[Device], nics: &[Nic], now: i64) -> 
             .iter()
             .find(|nic| publish::name_of(nic.name.as_str()) == device.name);
         let (health, message) = match nic {
-            Some(nic) if nic.carrier => (HealthStatus::Healthy, ""),
-            Some(_) => (HealthStatus::Unhealthy, "no carrier: check the cable"),
-            None => (HealthStatus::Unknown, "it is not on the host"),
+            Some(nic) => match nic.dark() {
+                None => (HealthStatus::Healthy, String::new()),
+                Some(why) => (HealthStatus::Unhealthy, why),
+            },
+            None => (HealthStatus::Unknown, "it is not on the host".into()),
         };
         DeviceHealth {
             device: Some(DeviceIdentifier {
@@ -40,7 +42,7 @@ pub(super) fn health(node: &str, devices: &[Device], nics: &[Nic], now: i64) -> 
             health: health.into(),
             last_updated_time: now,
             health_check_timeout_seconds: TIMEOUT,
-            message: message.to_owned(),
+            message,
         }
     };
     devices.iter().map(of).collect()

@@ -93,8 +93,8 @@ pub fn devices(
                  (DRAConsumableCapacity: Kubernetes 1.36, or switch the feature on)",
                 nic.name
             ));
-        } else if !nic.carrier && !keeps.taints && !held {
-            left_out.push(format!("{}: no carrier: check the cable", nic.name));
+        } else if let Some(why) = nic.dark().filter(|_| !keeps.taints && !held) {
+            left_out.push(format!("{}: {why}", nic.name));
         } else {
             devices.push(device(offered, class, slices, keeps, now));
         }

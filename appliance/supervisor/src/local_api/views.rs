@@ -198,9 +198,8 @@ impl Views {
             .collect();
         for nic in &given {
             faults.extend(nic.guarded.iter().map(|why| format!("{}: {why}", nic.name)));
-            if !nic.carrier && nic.guarded.is_empty() {
-                faults.push(format!("{}: no carrier: check the cable", nic.name));
-            }
+            let dark = nic.dark().filter(|_| nic.guarded.is_empty());
+            faults.extend(dark.map(|why| format!("{}: {why}", nic.name)));
         }
         if given.is_empty() && faults.is_empty() {
             faults.push(
