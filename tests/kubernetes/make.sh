@@ -133,6 +133,12 @@ require (
 	k8s.io/client-go v0.37.2
 )" -ldflags '-s -w' .
 
+# who answers for names, in the scenario of that alone
+if [ "${DTN_NAMES:-no}" = yes ]; then
+    part coredns 'go 1.26.0
+require github.com/coredns/coredns v1.15.0' -ldflags '-s -w' github.com/coredns/coredns
+fi
+
 if [ ! "$out/image.tar" -nt "$here/image.py" ]; then
     python3 "$here/image.py" "$out/pause.tar" localhost/pause:1 /bin/sleep 2147483647
     python3 "$here/image.py" "$out/image.tar" localhost/busybox:1 /bin/sleep 2147483647
