@@ -247,7 +247,7 @@ vdn() {
         --request "$1" --header 'Content-Type: application/json' --header "Idempotency-Key: $key" \
         ${3:+--data "$3"} "http://localhost/vdn/v1$2"
 }
-# slice_up NAME CLASS BPS NODE/NIC[=ROLE]...: a slice between NICs of the domain for an hour, with addresses
+# slice_up NAME CLASS BPS NODE/NIC...: a slice between NICs of the domain for an hour, with addresses
 slice_up() {
     local name=$1 class=$2 bps=$3 pools hosts body
     shift 3
@@ -255,8 +255,7 @@ slice_up() {
     pools=$(vdn GET /slices | jq '.items | length + 1') || return
     body=$(jq -n --argjson hosts "$hosts" --arg name "$name" --arg class "$class" --argjson bps "$bps" \
         --arg ipv4 "10.$(domain_number).$pools.0/24" --arg ipv6 "fd00:$(domain_number):0:$pools::/64" '
-        [$ARGS.positional[] / "=" as [$nic, $role] | $hosts.items[] | select(.spec.node + "/" + .spec.nic == $nic) |
-            {host: .id} + if $role then {role: $role} else {} end] as $members |
+        [$ARGS.positional[] as $nic | $hosts.items[] | select(.spec.node + "/" + .spec.nic == $nic) | {host: .id}] as $members |
         {name: $name, qos: {class: $class, rate_bps: $bps, mode: "hose"}, members: $members, commit: true,
          schedule: {start: (now | todate), end: (now + 3600 | todate)},
          addressing: {mtu: 9000, ipv4: {cidr: $ipv4}, ipv6: {cidr: $ipv6}}}' --args "$@")

@@ -10,6 +10,7 @@
 mod access;
 mod answer;
 mod apply;
+mod between;
 mod cli;
 mod cluster;
 mod config;

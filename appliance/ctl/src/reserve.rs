@@ -1,8 +1,10 @@
 //! `dtnctl slice reserve`: asks for a slice, follows the negotiation to its end, and shows what
-//! was asked, offered and taken. A refusal names what would fit and the command that takes it.
+//! was asked, offered and taken. A refusal names what would fit and the command that takes it. Between
+//! NICs of the domain it is asked of the controller at once ([`between`]).
 
 use crate::{
     answer::{json, read},
+    between::{self, End},
     cli::Context,
     failure::{Done, Failure, Outcome, while_doing},
     negotiation,
@@ -14,7 +16,7 @@ use dtn_api::{
     local::{Ask, LocalSlice, Negotiation, NegotiationState},
     nic::NicClass,
     problem::Kind,
-    slice::{Class, RemoteEnd},
+    slice::{Class, RemoteEnd, Schedule},
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -50,6 +52,12 @@ pub(crate) struct Args {
     /// The border link to the other domain, where there are several
     #[arg(long, value_name = "LINK", requires = "to")]
     via: Option<Name>,
+    /// NICs of this domain that it is between, in place of one of this host; asked on the controller's host
+    #[arg(
+        long, value_name = "NODE/NIC", value_delimiter = ',', requires = "rate",
+        conflicts_with_all = ["to", "min_rate", "nic", "device", "wait", "dry_run", "detach"]
+    )]
+    between: Vec<End>,
     /// The gateway of this domain by which it reaches an external network
     #[arg(long, value_name = "GATEWAY", conflicts_with = "to")]
     gateway: Option<Name>,
@@ -122,14 +130,41 @@ impl std::str::FromStr for FarEnd {
 }
 
 impl Args {
-    fn ask(&self, now: Timestamp) -> Result<Ask, Failure> {
-        let start = match self.start {
+    fn starts(&self, now: Timestamp) -> Result<Option<Timestamp>, Failure> {
+        Ok(match self.start {
             None => None,
             Some(Start::At(at)) => Some(at),
             Some(Start::In(span)) => Some(now.checked_add(span.duration()).map_err(|_| {
                 Failure::Usage(format!("--start +{span}: no calendar goes that far"))
             })?),
+        })
+    }
+
+    /// What is asked of the controller itself, where ends of its domain are given.
+    fn wish(&self, now: Timestamp) -> Result<Option<between::Wish<'_>>, Failure> {
+        let Some(rate) = self.rate.filter(|_| !self.between.is_empty()) else {
+            return Ok(None);
         };
+        let start = self.starts(now)?.unwrap_or(now);
+        let end = start.checked_add(self.duration.duration()).map_err(|_| {
+            Failure::Usage(format!(
+                "--for {}: no calendar goes that far",
+                self.duration
+            ))
+        })?;
+        Ok(Some(between::Wish {
+            name: &self.name,
+            tenant: &self.tenant,
+            class: self.class,
+            rate,
+            schedule: Schedule { start, end },
+            ends: &self.between,
+            gateway: self.gateway.as_ref(),
+        }))
+    }
+
+    fn ask(&self, now: Timestamp) -> Result<Ask, Failure> {
+        let start = self.starts(now)?;
         Ok(Ask {
             name: self.name.clone(),
             tenant: self.tenant.clone(),
@@ -154,6 +189,9 @@ impl Args {
 
 /// Asks the supervisor.
 pub(crate) async fn run(args: &Args, context: &Context) -> Outcome {
+    if let Some(wish) = args.wish(context.now)? {
+        return between::run(&wish, context).await;
+    }
     let ask = args.ask(context.now)?;
     let link = context.place.connect(Daemon::Dtnd, CARRY_OUT)?;
     let answer = match link.post("/slices", &ask).await {

@@ -205,8 +205,9 @@ fn shown_list(slices: &[LocalSlice], now: Timestamp) -> String {
     table.print("no slices")
 }
 
-fn shown(local: &LocalSlice, now: Timestamp) -> String {
-    let (slice, spec) = (&local.slice, &local.slice.spec);
+/// What a slice promises and how it stands.
+pub(crate) fn promise(slice: &Slice, now: Timestamp) -> Vec<(&'static str, String)> {
+    let spec = &slice.spec;
     let addresses = spec.addressing.as_ref().map(|all| {
         let pools = [all.ipv4.as_ref(), all.ipv6.as_ref()];
         let nets = pools
@@ -219,22 +220,25 @@ fn shown(local: &LocalSlice, now: Timestamp) -> String {
             all.mtu
         )
     });
-    let mut rows = vec![
+    vec![
         ("slice", spec.name.to_string()),
         ("id", slice.id.to_string()),
         ("tenant", spec.tenant.to_string()),
         ("class", spec.qos.class.to_string()),
         ("rate", Rate::from_bps(spec.qos.rate_bps).to_string()),
-        (
-            "carries",
-            format!("{} of TCP payload over IPv4", rate(local.ceiling)),
-        ),
         ("starts", instant(spec.schedule.start, now)),
         ("ends", instant(spec.schedule.end, now)),
         ("stands", standing(slice)),
         ("addresses", addresses.unwrap_or_else(|| "-".into())),
         ("links", slice.status.links.join("\n")),
-    ];
+    ]
+}
+
+fn shown(local: &LocalSlice, now: Timestamp) -> String {
+    let slice = &local.slice;
+    let mut rows = promise(slice, now);
+    let carries = format!("{} of TCP payload over IPv4", rate(local.ceiling));
+    rows.insert(5, ("carries", carries));
     if let Some(stitch) = slice.stitch {
         rows.push(("stitch", stitch.to_string()));
     }

@@ -200,6 +200,57 @@ async fn who_may_pass_is_written_read_and_explained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slice_between_nics_of_the_domain_is_reserved_at_its_controller() {
+    let domain = Domain::start().await;
+    let reserve = |more: &[&'static str]| {
+        let words = [
+            "slice", "reserve", "pods", "--for", "30d", "--rate", "1Gbit",
+        ];
+        [words.as_slice(), more].concat()
+    };
+    let strange = domain
+        .run(&reserve(&["--between", "near/data0,mars/data0,near/data9"]))
+        .await;
+    assert_eq!(strange.code, Some(1), "{strange:?}");
+    for said in ["no NIC mars/data0 and no NIC near/data9", "host list"] {
+        assert!(strange.err.contains(said), "{strange:?}");
+    }
+    let both = domain
+        .run(&reserve(&[
+            "--between",
+            "near/data0,gate/data0",
+            "--to",
+            "busan",
+        ]))
+        .await;
+    assert_eq!(both.code, Some(2), "{both:?}");
+
+    let wish = [
+        "--between",
+        "near/data0",
+        "--gateway",
+        "internet",
+        "--class",
+        "best-effort",
+    ];
+    let shown = domain.done(&reserve(&wish)).await;
+    assert!(shown.out.contains("best-effort"), "{shown:?}");
+    let path = format!("{VDN_BASE}/slices?name=pods");
+    let found: Value = domain.admin().get(&path).await.unwrap();
+    let spec = &found["items"][0]["spec"];
+    assert_eq!(
+        spec["members"],
+        json!([{"host": NEAR, "role": "endpoint"}, {"host": GATE, "role": "gateway"}])
+    );
+    assert_eq!(spec["qos"]["rate_bps"], 1_000_000_000);
+    assert_eq!(spec["addressing"]["mtu"], 9000);
+    // what is there is not made a second time
+    let again = domain.run(&reserve(&wish)).await;
+    assert_eq!(again.code, Some(1), "{again:?}");
+    assert!(again.err.contains("pods"), "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_applied_whole_in_place_of_what_was_looked_at() {
     let domain = Domain::start().await;
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/access.toml");

@@ -47,7 +47,8 @@ expect "the gateway's host joins the domain" join
 within 30 "and declares its NIC" declared gate data0
 gateway() { vdn GET /gateways | jq -e 'any(.items[]; .name == "management")'; }
 within 30 "and the gateway" gateway
-expect "a slice with a way to the management network" slice_up pods best_effort 1000000000 n1/data0 n2/data0 gate/data0=gateway
+expect "a slice with a way to the management network" on "$cluster-ctl" dtnctl slice reserve pods \
+    --between n1/data0,n2/data0 --gateway management --class best-effort --rate 1Gbit --for 1h
 for node in n1 n2; do
     node_exec $node tee /etc/cni/net.d/10-dtn.conflist >/dev/null <<'JSON'
 {"cniVersion": "1.1.0", "name": "pods", "plugins": [
