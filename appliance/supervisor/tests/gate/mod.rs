@@ -189,6 +189,8 @@ impl World {
         let pid = self.mounts.0.id();
         command
             .arg(format!("--mount=/proc/{pid}/ns/mnt"))
+            // a test in a chroot has another root than its mount namespace
+            .arg(format!("--root=/proc/{pid}/root"))
             .arg(format!("--net=/proc/{pid}/ns/net"))
             .arg("--")
             .arg(env!("CARGO_BIN_EXE_dtnd"))
