@@ -115,6 +115,8 @@ pub fn permits(principal: &Principal, method: &Method, route: &str) -> bool {
             "/invitations"
             | "/nodes"
             | "/nodes/{name}/actions/revoke"
+            | "/clusters"
+            | "/clusters/{name}/actions/revoke"
             | "/domains/{name}/actions/revoke"
             | "/domains/{name}/keys"
             | "/keys"
@@ -260,6 +262,14 @@ mod tests {
             (&node, Method::GET, "/nodes/{name}", true),
             (&node, Method::POST, "/nodes/{name}/certificate", true),
             (&node, Method::POST, "/nodes/{name}/actions/revoke", false),
+            (
+                &node,
+                Method::POST,
+                "/clusters/{name}/actions/revoke",
+                false,
+            ),
+            (&node, Method::GET, "/clusters", false),
+            (&cluster, Method::GET, "/clusters", false),
             (&node, Method::POST, "/domains/{name}/actions/revoke", false),
             (&node, Method::GET, "/keys", false),
             (&node, Method::POST, "/keys/actions/rotate", false),

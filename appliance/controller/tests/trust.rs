@@ -187,6 +187,34 @@ async fn a_revoked_host_opens_nothing_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_cluster_opens_nothing_and_its_hosts_go_on() {
+    provider();
+    let site = Site::new("trust-cluster", "daejeon", "busan", None).await;
+    let invitation = site.invite(InviteKind::Cluster, "k8s").await;
+    let identity = enrol(&site, &invitation, Some(Timestamp::now()))
+        .await
+        .unwrap();
+    // a host of the same name is somebody else
+    let namesake = client(&site, &host(&site, "k8s").await);
+    let own = client(&site, &identity);
+    own.get::<List<Slice>>(&path("/slices")).await.unwrap();
+    let listed = async || -> List<Node> { site.admin.get(&path("/clusters")).await.unwrap() };
+    assert!(listed().await.items[0].certificate_until.is_some());
+
+    let done = revoke(&site, "/clusters/k8s").await.unwrap();
+    let refused = refusal(own.get::<List<Slice>>(&path("/slices")).await);
+    assert!(refused.is(Kind::Unauthenticated), "{refused}");
+    assert!(refused.detail.contains("(stolen)"), "{refused}");
+    namesake.get::<List<Slice>>(&path("/slices")).await.unwrap();
+    let shown = listed().await.items[0].clone();
+    assert_eq!(shown.revoked.as_ref(), Some(&done.revocation));
+    assert_eq!(shown.certificate_until, None);
+    let again = revoke(&site, "/clusters/k8s").await.unwrap();
+    assert_eq!(again.revocation, done.revocation);
+    assert!(refusal(revoke(&site, "/clusters/nobody").await).is(Kind::NotFound));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_off_is_refused_with_the_figure_and_uses_nothing_up() {
     provider();
     let site = Site::new("trust-clock", "daejeon", "busan", None).await;

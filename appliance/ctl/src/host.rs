@@ -3,6 +3,7 @@
 use crate::{
     answer::{items, json, read},
     cli::Context,
+    enrolled,
     failure::{Done, Outcome, while_doing},
     invitation::{InvitationArg, InviteArgs, given, invite},
     place::{CARRY_OUT, Daemon, LOOK_UP},
@@ -110,7 +111,7 @@ async fn list(context: &Context) -> Outcome {
     let mut text = shown(&hosts, context.now);
     if !nodes.is_empty() {
         text.push('\n');
-        text.push_str(&shown_nodes(&nodes, context.now));
+        text.push_str(&enrolled::shown("host", &nodes, context.now));
     }
     let done = Done::text(text);
     Ok(if hosts.is_empty() {
@@ -174,30 +175,6 @@ fn shown(hosts: &[Host], now: Timestamp) -> String {
     table.print("no hosts have joined")
 }
 
-fn shown_nodes(nodes: &[Node], now: Timestamp) -> String {
-    let mut table = Table::new(&["HOST", "JOINED", "CERTIFICATE", "REVOKED"]);
-    for node in nodes {
-        let certificate = match (node.certificate_until, &node.revoked) {
-            (_, Some(_)) => "opens nothing".into(),
-            (Some(until), None) if until <= now => format!("ENDED {}", distance(until, now)),
-            (Some(until), None) => format!("ends {}", distance(until, now)),
-            (None, None) => "from before it was listed".into(),
-        };
-        let revoked = node.revoked.as_ref().map(|revoked| {
-            let reason = revoked.reason.as_ref();
-            let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
-            format!("{} by {}{reason}", distance(revoked.at, now), revoked.by)
-        });
-        table.row([
-            node.name.to_string(),
-            distance(node.enrolled_at, now),
-            certificate,
-            revoked.unwrap_or_default(),
-        ]);
-    }
-    table.print("no host has enrolled")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,6 +224,6 @@ mod tests {
             node("dtn3", Some("2027-01-09T06:00:00Z"), false),
             node("dtn4", None, false),
         ];
-        insta::assert_snapshot!("host_nodes", shown_nodes(&nodes, now));
+        insta::assert_snapshot!("host_nodes", enrolled::shown("host", &nodes, now));
     }
 }

@@ -19,6 +19,7 @@ mod deploy;
 mod docs;
 mod doctor;
 mod domain;
+mod enrolled;
 mod explain;
 mod fabric;
 mod failure;

@@ -1,4 +1,4 @@
-//! Keeping a host or a domain out from now on: the same call of vdnd, and the same account of what ended.
+//! Keeping a host, a cluster or a domain out from now on: the same call of vdnd, and the same account of what ended.
 
 use crate::{
     answer::{json, read},
@@ -14,7 +14,7 @@ use dtn_api::{
 };
 use jiff::Timestamp;
 
-/// Options of `host revoke` and `domain revoke`.
+/// Options of `host revoke`, `cluster revoke` and `domain revoke`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RevokeArgs {
     /// Who, by name
@@ -77,7 +77,10 @@ fn shown(noun: &str, done: &Revoked, now: Timestamp) -> String {
             .clone()
             .map(|reason| ("reason", reason)),
     );
-    rows.push(("slices ended", list(&done.ended)));
+    // a cluster has nothing of its own
+    if noun != "cluster" {
+        rows.push(("slices ended", list(&done.ended)));
+    }
     if noun == "host" {
         rows.push(("go on without it", list(&done.left)));
         rows.push(("gateways forgotten", list(&done.gateways)));

@@ -47,9 +47,18 @@ impl Engine {
 
     /// Every host that enrolled, with its certificate's end and its revocation.
     pub async fn nodes(&self) -> Vec<Node> {
+        self.enrolled_as(NODE_ROLE).await
+    }
+
+    /// The same of the clusters.
+    pub async fn clusters(&self) -> Vec<Node> {
+        self.enrolled_as(CLUSTER_ROLE).await
+    }
+
+    async fn enrolled_as(&self, role: &str) -> Vec<Node> {
         let authorities = self.authorities();
         self.look(|state, now| {
-            let rows = state.enrolled.values().filter(|row| row.role == NODE_ROLE);
+            let rows = state.enrolled.values().filter(|row| row.role == role);
             rows.map(|row| row.shown(&authorities, now)).collect()
         })
         .await

@@ -6,7 +6,7 @@
 
 use super::{Decision, Engine, not_found};
 use crate::{
-    auth::{NODE_ROLE, Principal},
+    auth::{CLUSTER_ROLE, NODE_ROLE, Principal},
     enrolled, leases,
     slices::{Action, Booking},
     state::{Change, PeerRow, State},
@@ -97,6 +97,40 @@ impl Engine {
             .await?;
         self.owed.notify_one();
         Ok(done)
+    }
+
+    /// Keeps the controller of a cluster out. It owns nothing: NICs, leases and slices are the hosts'
+    /// and stay. The same again finds nothing left to do.
+    pub async fn revoke_cluster(
+        &self,
+        who: &Principal,
+        name: &Name,
+        wish: &Revoke,
+    ) -> Result<Revoked, Problem> {
+        check(wish)?;
+        let key = (CLUSTER_ROLE.to_owned(), name.clone());
+        self.decide(who, |state, now| {
+            let row = state.enrolled.get(&key);
+            let row = row.ok_or_else(|| not_found("cluster", name))?;
+            let before = row.revoked.clone();
+            let revocation = before.clone().unwrap_or_else(|| because(who, wish, now));
+            let next = enrolled::revoked(Some(row), CLUSTER_ROLE, name, revocation.clone(), now);
+            let mut decision = Decision::only(Revoked {
+                name: name.clone(),
+                revocation,
+                ended: Vec::new(),
+                left: Vec::new(),
+                leases: 0,
+                gateways: Vec::new(),
+                hosts: 0,
+            });
+            if before.is_none() {
+                let detail = format!("{name}{}", words(wish));
+                decision = decision.event("cluster.revoked", None, detail);
+            }
+            Ok(decision.change(Change::Enrolled(Box::new(next))))
+        })
+        .await
     }
 
     /// Ends the slices that rest on NICs which go; of those that have two ends left, these go on.

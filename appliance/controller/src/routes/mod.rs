@@ -13,6 +13,7 @@
 //! | `/nodes` | GET; `/nodes/{name}` GET Node |
 //! | `/nodes/{name}/certificate` | POST Renewal → Enrolled (that host alone) |
 //! | `/nodes/{name}/actions/revoke` | POST Revoke → Revoked |
+//! | `/clusters` | GET; `/clusters/{name}/actions/revoke` POST Revoke → Revoked |
 //! | `/domain_document` | GET SignedDocument |
 //! | `/hosts` | GET; `/hosts/{id}` PUT HostSpec → Host, GET, DELETE |
 //! | `/slices` | GET `?name=`, POST SliceSpec → Slice `?dry_run=true`; `/slices/{id}` GET, DELETE (If-Match) |
@@ -104,6 +105,8 @@ fn contract() -> OpenApiRouter<Api> {
         .routes(routes!(nodes::get))
         .routes(routes!(nodes::renew))
         .routes(routes!(nodes::revoke))
+        .routes(routes!(nodes::clusters))
+        .routes(routes!(nodes::revoke_cluster))
         .routes(routes!(hosts::list))
         .routes(routes!(hosts::get, hosts::put, hosts::delete))
         .routes(routes!(slices::list, slices::post))

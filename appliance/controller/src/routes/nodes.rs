@@ -1,4 +1,4 @@
-//! Hosts by their certificates: list, renew, revoke. And the keys of the domain.
+//! Hosts and clusters by their certificates: list, renew, revoke. And the keys of the domain.
 
 use super::{
     Api,
@@ -63,6 +63,30 @@ pub(super) async fn revoke(
 ) -> Answer<Json<Revoked>> {
     let name: Name = part("host", &name)?;
     Ok(Json(engine.revoke_node(&who, &name, &body.value).await?))
+}
+
+/// Controllers of clusters that enrolled.
+#[utoipa::path(get, path = "/clusters", tag = "nodes", params(Page),
+    responses((status = 200, body = List<Node>), (status = "default", body = Problem)))]
+pub(super) async fn clusters(
+    State(engine): State<Api>,
+    Asked(page): Asked<Page>,
+) -> Json<List<Node>> {
+    page.of(engine.clusters().await, |node| node.name.to_string())
+}
+
+/// Keep the controller of a cluster out; the same again is success.
+#[utoipa::path(post, path = "/clusters/{name}/actions/revoke", tag = "nodes",
+    params(("name" = String, Path)), request_body = Revoke,
+    responses((status = 200, body = Revoked), (status = "default", body = Problem)))]
+pub(super) async fn revoke_cluster(
+    State(engine): State<Api>,
+    Who(who): Who,
+    Path(name): Path<String>,
+    body: Body<Revoke>,
+) -> Answer<Json<Revoked>> {
+    let name: Name = part("cluster", &name)?;
+    Ok(Json(engine.revoke_cluster(&who, &name, &body.value).await?))
 }
 
 /// End the federation with a domain; the same again is success.
