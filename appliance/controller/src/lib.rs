@@ -33,6 +33,7 @@ pub mod state;
 pub mod stitches;
 pub mod store;
 pub mod topology;
+mod whole_file;
 
 pub use config::Config;
 pub use serve::{reload_file, run, run_and_reload};

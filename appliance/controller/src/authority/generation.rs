@@ -5,6 +5,7 @@
 //! who believes the old one ([`Turn`] with two numbers), and once they know it the old one is
 //! dropped. A controller that is killed between any two steps finds one of the two on disk.
 
+use crate::whole_file;
 use dtn_api::Name;
 use jiff::Timestamp;
 use rcgen::{
@@ -14,8 +15,7 @@ use ring::signature::Ed25519KeyPair;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use std::{
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -109,22 +109,8 @@ impl Folder<'_> {
     }
     /// Whole or not at all, and for the owner alone.
     fn write(&self, file: &str, text: &str) -> Result<(), AuthorityError> {
-        let failed = |e: std::io::Error| self.failed("writing", file)(e);
-        let temporary = self.0.join(format!(".{file}.new"));
-        let mut open = std::fs::OpenOptions::new();
-        let mut out = open
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(failed)?;
-        out.write_all(text.as_bytes()).map_err(failed)?;
-        out.sync_all().map_err(failed)?;
-        std::fs::rename(&temporary, self.0.join(file)).map_err(failed)?;
-        std::fs::File::open(self.0)
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed)
+        whole_file::write(&self.0.join(file), text.as_bytes())
+            .map_err(|e| self.failed("writing", file)(e))
     }
     /// The key in a file, made where there is none.
     fn key(

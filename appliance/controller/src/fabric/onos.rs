@@ -32,7 +32,7 @@ use super::{
     program::access::has_ranges,
     watch::watch,
 };
-use crate::topology::Graph;
+use crate::{topology::Graph, whole_file};
 use anyhow::{Context, bail};
 use client::Client;
 use dtn_api::{
@@ -101,12 +101,7 @@ pub fn instance(folder: &Path, domain: &Name) -> anyhow::Result<String> {
         Ok(text) => text.trim().parse::<Uuid>().with_context(doing)?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let id = Uuid::new_v4();
-            let new = folder.join("onos-instance.new");
-            fs::write(&new, format!("{id}\n")).with_context(doing)?;
-            fs::File::open(&new)
-                .and_then(|f| f.sync_all())
-                .with_context(doing)?;
-            fs::rename(&new, &file).with_context(doing)?;
+            whole_file::write(&file, format!("{id}\n").as_bytes()).with_context(doing)?;
             id
         }
         Err(e) => return Err(e).with_context(doing),

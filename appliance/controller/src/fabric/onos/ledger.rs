@@ -7,14 +7,12 @@ use super::{
     plan::{Memory, Plan},
     survey::{Meter, Survey},
 };
-use crate::fabric::program::MeterSpec;
+use crate::{fabric::program::MeterSpec, whole_file};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -293,7 +291,7 @@ impl Ledger {
             return Ok(());
         }
         let (file, bytes) = (self.file.clone(), serde_json::to_vec(&next)?);
-        tokio::task::spawn_blocking(move || durable(&file, &bytes))
+        tokio::task::spawn_blocking(move || whole_file::write(&file, &bytes))
             .await?
             .with_context(|| {
                 let file = self.file.display();
@@ -318,25 +316,6 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Written> {
         );
     }
     Ok(serde_json::from_slice(bytes)?)
-}
-
-/// Whole or not at all.
-fn durable(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
-        bail!("it is in no folder");
-    };
-    let new = folder.join(format!("{}.new", name.to_string_lossy()));
-    let mut out = fs::OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&new)?;
-    out.write_all(bytes)?;
-    out.sync_all()?;
-    fs::rename(&new, file)?;
-    fs::File::open(folder)?.sync_all()?;
-    Ok(())
 }
 
 #[cfg(test)]
