@@ -52,7 +52,8 @@ on() {
     local pillar
     pillar=$(cat "/run/machines/$1/pid") || return
     shift
-    nsenter --target "$pillar" --mount --net --uts --pid "$@"
+    # its root, which is not that of its mount namespace where all of this is in a chroot
+    nsenter --target "$pillar" --mount --net --uts --pid --root --wd "$@"
 }
 # start MACHINE NAME COMMAND...: starts a process that stays, with its log in DTN_WORK/MACHINE/NAME.log
 start() {
