@@ -5,9 +5,9 @@
 
 use crate::{Error, Result};
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -15,16 +15,25 @@ use std::{
 /// Tells temporary files of one process apart.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// Writes a file with these mode bits (as `0o600`).
+/// Writes a file with these mode bits (as `0o600`), whatever the umask of this process is.
 pub fn write(file: &Path, content: &[u8], mode: u32) -> Result<()> {
+    write_for(file, content, mode, None)
+}
+
+/// The same for an owner, by user and group number: nobody sees it with another one in between.
+pub fn write_for(file: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
     let doing = || format!("writing {}", file.display());
     let temporary = temporary(file)?;
     let put = || -> io::Result<()> {
         let mut out = OpenOptions::new()
             .write(true)
             .create_new(true)
-            .mode(mode)
+            .mode(mode & 0o700)
             .open(&temporary)?;
+        if let Some((user, group)) = owner {
+            fchown(&out, Some(user), Some(group))?;
+        }
+        out.set_permissions(Permissions::from_mode(mode))?;
         out.write_all(content)?;
         out.sync_all()?;
         fs::rename(&temporary, file)
@@ -130,18 +139,18 @@ fn flush_folder(file: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn what_is_written_is_read_with_its_mode_and_nothing_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("record.json");
         write(&file, b"one", 0o600).unwrap();
-        write(&file, b"two", 0o640).unwrap();
+        // more than the usual umask lets through
+        write(&file, b"two", 0o666).unwrap();
         assert_eq!(read(&file, 3).unwrap().unwrap(), b"two");
         assert_eq!(
             fs::metadata(&file).unwrap().permissions().mode() & 0o777,
-            0o640
+            0o666
         );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

@@ -16,7 +16,7 @@ use dtn_link::atomic_file;
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, chown},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -123,9 +123,9 @@ impl Record {
     }
     fn put(&self, text: &str) -> Result<(), Problem> {
         let doing = format!("writing {}", self.file.display());
-        atomic_file::write(&self.file, text.as_bytes(), self.mode)
-            .map_err(|e| internal(&doing, &e))?;
-        chown(&self.file, Some(self.uid), Some(self.gid)).map_err(|e| internal(&doing, &e))
+        let owner = Some((self.uid, self.gid));
+        atomic_file::write_for(&self.file, text.as_bytes(), self.mode, owner)
+            .map_err(|e| internal(&doing, &e))
     }
     fn forget(places: &Places) -> Result<(), Problem> {
         atomic_file::remove(&place(places)).map_err(|e| internal("removing the trial's record", &e))
@@ -213,8 +213,18 @@ pub async fn back(places: &Places) -> Result<Record, Problem> {
     }
     record.put(&record.previous)?;
     failpoint::reach("trial-back").await;
+    owe(places)?;
     Record::forget(places)?;
     Ok(record)
+}
+
+/// Where it is noted that the controller of this host has not read yet what is there again.
+pub(crate) fn owed(places: &Places) -> PathBuf {
+    places.state().join("trial-owed")
+}
+fn owe(places: &Places) -> Result<(), Problem> {
+    atomic_file::write(&owed(places), b"", 0o600)
+        .map_err(|e| internal("noting that vdnd has to read the configuration again", &e))
 }
 
 fn none() -> Problem {
@@ -231,6 +241,7 @@ pub async fn at_start(places: &Places) -> Result<Found, Problem> {
     };
     let there = fs::read(&record.file).ok();
     if there.as_deref() == Some(record.previous.as_bytes()) {
+        owe(places)?;
         Record::forget(places)?;
         return Ok(Found::Back(
             "it was cut off before it began, or after it ended",
