@@ -19,7 +19,7 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex as StdMutex, RwLock},
 };
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 use uuid::Uuid;
 
 mod access;
@@ -63,7 +63,7 @@ pub struct Engine {
     /// What the fabric has said and is not in the events yet.
     unwritten: StdMutex<Vec<Happening>>,
     store: Arc<dyn Store>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     /// When each domain was last heard; what is written down lags behind.
     heard: StdMutex<BTreeMap<Name, Timestamp>>,
     /// What each gateway's host has said last, and when by our own clock.
@@ -75,7 +75,7 @@ pub struct Engine {
     /// The domains whose certificates are believed have changed.
     peers_changed: Notify,
     /// What is known has changed.
-    changed: Notify,
+    changed: Arc<Notify>,
 }
 
 /// Something that happened: name, slice, in words.
@@ -211,13 +211,13 @@ impl Engine {
             reading_turn: Mutex::new(()),
             authority,
             store,
-            state: Mutex::new(state),
+            state: Arc::new(Mutex::new(state)),
             heard: StdMutex::new(heard),
             reported: StdMutex::new(BTreeMap::new()),
             asking: StdMutex::default(),
             owed: Notify::new(),
             peers_changed: Notify::new(),
-            changed: Notify::new(),
+            changed: Arc::default(),
         })
     }
     /// The configuration, as it is now.
@@ -244,14 +244,16 @@ impl Engine {
     }
 
     /// Decides, makes the decision durable, and answers. What is refused changes nothing; what
-    /// cannot be made durable is refused.
+    /// cannot be made durable is refused. Whoever was kept out meanwhile decides nothing any more.
     pub(crate) async fn decide<T>(
         &self,
         principal: &Principal,
         decide: impl FnOnce(&State, Timestamp) -> Result<Decision<T>, Problem>,
     ) -> Result<T, Problem> {
-        let mut state = self.state.lock().await;
+        let state = self.state.clone().lock_owned().await;
         let now = Timestamp::now();
+        // it was admitted before its request was read to the end, which can take its time
+        nodes::not_revoked(&state, principal)?;
         let Decision {
             answer,
             mut changes,
@@ -270,36 +272,12 @@ impl Engine {
                 detail,
             }));
         }
-        let ops = changes.iter().map(Change::op).collect();
-        match self.store.commit(state.revision, ops).await {
-            Ok(revision) => {
-                state.advance(revision, changes);
-                self.changed.notify_one();
-                Ok(answer)
-            }
-            Err(e) => {
-                tracing::error!("{e}");
-                self.read_again(&mut state).await;
-                Err(Problem::new(
-                    Kind::BackendUnavailable,
-                    format!("nothing was changed, because it could not be made durable: {e}"),
-                ))
-            }
-        }
-    }
-
-    /// After a commit that failed, only the store knows what is durable: a disk can have taken it
-    /// and have lost the answer.
-    async fn read_again(&self, state: &mut State) {
-        let rows = match self.store.range("").await {
-            Ok(rows) => rows,
-            // the next decision finds the store as it is, or fails as this one did
-            Err(e) => return tracing::error!("{e}"),
-        };
-        match State::load(rows) {
-            Ok(found) => *state = found,
-            Err(e) => tracing::error!("{e}"),
-        }
+        // whoever asked may be gone before the disk has answered: what is durable is known all the same
+        let (store, changed) = (self.store.clone(), self.changed.clone());
+        tokio::spawn(async move { commit(&*store, state, changes, &changed).await })
+            .await
+            .map_err(|e| Problem::new(Kind::Internal, format!("making it durable: {e}")))??;
+        Ok(answer)
     }
 
     /// The same for a request with an idempotency key: the key is kept in the same commit.
@@ -363,6 +341,45 @@ impl Engine {
             .heard_at(peer)
             .is_none_or(|at| now.duration_since(at).as_secs() > SILENCE_SECONDS);
         silent.then(|| peer.clone())
+    }
+}
+
+/// Makes changes durable, and then known.
+async fn commit(
+    store: &dyn Store,
+    mut state: OwnedMutexGuard<State>,
+    changes: Vec<Change>,
+    changed: &Notify,
+) -> Result<(), Problem> {
+    let ops = changes.iter().map(Change::op).collect();
+    match store.commit(state.revision, ops).await {
+        Ok(revision) => {
+            state.advance(revision, changes);
+            changed.notify_one();
+            Ok(())
+        }
+        Err(e) => {
+            tracing::error!("{e}");
+            read_again(store, &mut state).await;
+            Err(Problem::new(
+                Kind::BackendUnavailable,
+                format!("nothing was changed, because it could not be made durable: {e}"),
+            ))
+        }
+    }
+}
+
+/// After a commit that failed, only the store knows what is durable: a disk can have taken it
+/// and have lost the answer.
+async fn read_again(store: &dyn Store, state: &mut State) {
+    let rows = match store.range("").await {
+        Ok(rows) => rows,
+        // the next decision finds the store as it is, or fails as this one did
+        Err(e) => return tracing::error!("{e}"),
+    };
+    match State::load(rows) {
+        Ok(found) => *state = found,
+        Err(e) => tracing::error!("{e}"),
     }
 }
 

@@ -163,30 +163,40 @@ pub fn revoked(
     next
 }
 
+fn refused(row: &EnrolledRow, why: &str) -> Problem {
+    Problem::new(
+        Kind::Unauthenticated,
+        format!(
+            "the certificate of {} {why}: ask the domain's admin for an invitation and join anew",
+            row.name
+        ),
+    )
+}
+
+/// Whether it was revoked.
+pub fn standing(row: &EnrolledRow) -> Result<(), Problem> {
+    let Some(revoked) = &row.revoked else {
+        return Ok(());
+    };
+    let reason = revoked.reason.as_ref();
+    let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+    Err(refused(
+        row,
+        &format!("was revoked at {}{reason}", revoked.at),
+    ))
+}
+
 /// Whether a certificate still opens something.
 pub fn admits(row: Option<&EnrolledRow>, fingerprint: Option<&str>) -> Result<(), Problem> {
     let Some(row) = row else { return Ok(()) };
-    let refuse = |why: String| {
-        Err(Problem::new(
-            Kind::Unauthenticated,
-            format!(
-                "the certificate of {} {why}: ask the domain's admin for an invitation and join anew",
-                row.name
-            ),
-        ))
-    };
-    if let Some(revoked) = &row.revoked {
-        let reason = revoked.reason.as_ref();
-        let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-        return refuse(format!("was revoked at {}{reason}", revoked.at));
-    }
+    standing(row)?;
     match row
         .certificates
         .iter()
         .any(|mark| Some(mark.fingerprint.as_str()) == fingerprint)
     {
         true => Ok(()),
-        false => refuse("is not the one that it was given last".into()),
+        false => Err(refused(row, "is not the one that it was given last")),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     auth::{CLUSTER_ROLE, NODE_ROLE, Principal},
     document, enrolled,
     invitations::sha256,
-    state::Change,
+    state::{Change, PeerRow, State},
 };
 use dtn_api::{
     Name, Problem,
@@ -26,10 +26,7 @@ impl Engine {
                 return self
                     .look(|state, _| match state.peers.get(name) {
                         Some(row) if row.revoked.is_none() => Ok(()),
-                        _ => Err(Problem::new(
-                            Kind::Unauthenticated,
-                            format!("domain {name} is not federated with this one any more"),
-                        )),
+                        _ => Err(not_federated(name)),
                     })
                     .await;
             }
@@ -121,6 +118,8 @@ impl Engine {
         document::check_host_clock(renewal.now, Timestamp::now())?;
         let key = (NODE_ROLE.to_owned(), name.clone());
         self.decide(who, |state, now| {
+            // it can have been replaced since the request came in, by who enrolled anew
+            enrolled::admits(state.enrolled.get(&key), Some(shown))?;
             let issued = self
                 .authority
                 .certify(NODE_ROLE, name, &renewal.csr_pem, now)?;
@@ -139,6 +138,31 @@ impl Engine {
         })
         .await
     }
+}
+
+/// Refuses who was revoked, whatever certificate it came with.
+pub(super) fn not_revoked(state: &State, who: &Principal) -> Result<(), Problem> {
+    let (role, name) = match who {
+        Principal::Node(name) => (NODE_ROLE, name),
+        Principal::Cluster(name) => (CLUSTER_ROLE, name),
+        Principal::Peer(name) => {
+            let revoked = |row: &PeerRow| row.revoked.is_some();
+            return match state.peers.get(name).is_some_and(revoked) {
+                true => Err(not_federated(name)),
+                false => Ok(()),
+            };
+        }
+        _ => return Ok(()),
+    };
+    let row = state.enrolled.get(&(role.to_owned(), name.clone()));
+    row.map_or(Ok(()), enrolled::standing)
+}
+
+fn not_federated(name: &Name) -> Problem {
+    Problem::new(
+        Kind::Unauthenticated,
+        format!("domain {name} is not federated with this one any more"),
+    )
 }
 
 /// How another domain stands.

@@ -14,6 +14,7 @@ use crate::{
 };
 use dtn_api::{
     HostId, Name, Problem,
+    domain::InviteKind,
     node::{Revocation, Revoke, Revoked},
     problem::Kind,
     stitch::StitchState,
@@ -59,6 +60,11 @@ impl Engine {
                     decision = decision.event("host.revoked", None, detail);
                 }
                 decision = decision.change(Change::Enrolled(Box::new(row)));
+                if before.is_none() {
+                    decision
+                        .changes
+                        .extend(open_invitations(state, InviteKind::Host, name));
+                }
                 decision = self.end_slices(state, &own, &mut done, decision, now)?;
                 for lease in state
                     .leases
@@ -127,6 +133,9 @@ impl Engine {
             if before.is_none() {
                 let detail = format!("{name}{}", words(wish));
                 decision = decision.event("cluster.revoked", None, detail);
+                decision
+                    .changes
+                    .extend(open_invitations(state, InviteKind::Cluster, name));
             }
             Ok(decision.change(Change::Enrolled(Box::new(next))))
         })
@@ -228,6 +237,9 @@ impl Engine {
                     decision = decision
                         .event("domain.revoked", None, format!("{name}{}", words(wish)))
                         .change(Change::Peer(next));
+                    decision
+                        .changes
+                        .extend(open_invitations(state, InviteKind::Domain, name));
                 }
                 for row in state
                     .stitches
@@ -261,6 +273,15 @@ impl Engine {
 fn of_node(state: &State, name: &Name) -> BTreeSet<HostId> {
     let hosts = state.hosts.values().filter(|host| host.spec.node == *name);
     hosts.map(|host| host.id.clone()).collect()
+}
+
+/// What would let it in again without the admin's word: invitations that were not used, or whose answer
+/// may be asked for again.
+fn open_invitations(state: &State, kind: InviteKind, name: &Name) -> Vec<Change> {
+    let rows = state.invitations.values();
+    rows.filter(|row| row.kind == kind && row.name == *name)
+        .map(|row| Change::NoInvitation(row.id))
+        .collect()
 }
 
 fn because(who: &Principal, wish: &Revoke, now: Timestamp) -> Revocation {
