@@ -31,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 /// Between two words to the service manager.
 const STATUS: Duration = Duration::from_secs(10);
 
+/// Longest time to find out what that word is; the watchdog is fed within 5 s.
+const STATUS_WITHIN: Duration = Duration::from_secs(3);
+
 /// Runs until SIGTERM or SIGINT; on SIGHUP the configuration is read again.
 pub async fn run(config: Config, places: Places, reading: Reading) -> Result<()> {
     // before the rest is put together: the signal would end the process until then
@@ -185,7 +188,11 @@ async fn main_loop(
             _ = clock.tick() => {
                 // a pod may be gone that a change waited for
                 reload.again().await;
-                notify::status(&views.status().await.next);
+                // an engine that hangs must not keep this loop from the watchdog
+                match tokio::time::timeout(STATUS_WITHIN, views.status()).await {
+                    Ok(status) => notify::status(&status.next),
+                    Err(_) => tracing::debug!("how it stands is not known within 3 s"),
+                }
             }
             Some(ended) = parts.join_next() => {
                 if stop.is_cancelled() {

@@ -6,6 +6,7 @@ use dtn_api::{
     HostId, Problem, Rate,
     host::{HostKind, HostSpec},
     nic::Nic,
+    problem::Kind,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -74,6 +75,8 @@ struct Rounds {
     declared: Option<Instant>,
     nics: Vec<Nic>,
     warnings: Vec<String>,
+    /// NICs that the controller refused, with its reason.
+    refused: Vec<String>,
     failures: u32,
     trouble: String,
 }
@@ -123,9 +126,21 @@ impl Rounds {
 
     async fn online(&mut self, host: &Host, changed: bool) -> Result<(), Problem> {
         if changed || self.declared.is_none_or(|at| at.elapsed() >= DECLARE) {
+            let mut refused = Vec::new();
             for nic in &self.nics {
-                declare(host, nic).await?;
+                match declare(host, nic).await {
+                    Ok(()) => {}
+                    Err(problem) if problem.is(Kind::BackendUnavailable) => return Err(problem),
+                    // one that is refused is no reason to keep the others back
+                    Err(problem) => {
+                        refused.push(format!("{} is not declared: {problem}", nic.name))
+                    }
+                }
             }
+            for why in refused.iter().filter(|why| !self.refused.contains(why)) {
+                tracing::warn!("{why}");
+            }
+            self.refused = refused;
             self.declared = Some(Instant::now());
         }
         let own: Vec<HostId> = self

@@ -103,8 +103,18 @@ impl Reload {
         }
     }
 
-    /// Reads it again. What is wrong with it is the problem, and nothing has changed then.
+    /// Reads it again, to the end also when whoever asked for it goes away. What is wrong with it is the
+    /// problem, and nothing has changed then.
     pub async fn now(&self) -> Result<Reloaded, Problem> {
+        let own = self.clone();
+        let failed =
+            |e: tokio::task::JoinError| Problem::new(Kind::Internal, format!("the reload: {e}"));
+        tokio::spawn(async move { own.read_and_apply().await })
+            .await
+            .map_err(failed)?
+    }
+
+    async fn read_and_apply(&self) -> Result<Reloaded, Problem> {
         let _turn = self.0.turn.lock().await;
         let sources = self.sources()?;
         let loaded = match config::load_from(&sources) {
@@ -143,11 +153,12 @@ impl Reload {
 
     /// Looks again at what waits: a pod may be gone.
     pub async fn again(&self) {
+        let _turn = self.0.turn.lock().await;
+        // not before it is our turn: what was wanted then may be taken back by now
         let wanted = self.state().wanted.clone();
         let Some((config, values)) = wanted else {
             return;
         };
-        let _turn = self.0.turn.lock().await;
         for one in self.apply(&config, &values).await.applied {
             tracing::info!("configuration: {one}");
         }

@@ -1,7 +1,7 @@
 //! Keeps a trial while the daemon runs: begins it, ends it when its time is over, and has both
 //! daemons of this host read their configuration again each time.
 
-use super::{Record, back, begin, confirm, running};
+use super::{back, begin, confirm, running};
 use crate::{
     Host,
     reload::{Reload, refusal},
@@ -14,7 +14,7 @@ use dtn_api::{
     running::{Reloaded, Running, Trial, Try},
 };
 use dtn_link::atomic_file;
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
@@ -70,11 +70,18 @@ impl Trials {
 
     /// Begins one. A candidate that a daemon would refuse changes nothing.
     pub async fn begin(&self, asked: &Try) -> Result<Trial, Problem> {
+        let (own, asked) = (self.clone(), asked.clone());
+        unbroken(async move { own.begin_now(&asked).await }).await
+    }
+
+    async fn begin_now(&self, asked: &Try) -> Result<Trial, Problem> {
         let _turn = self.0.turn.lock().await;
         let places = &self.0.host.places;
         let sources = self.0.reload.sources()?;
         self.check(asked)?;
         let record = begin(places, sources.file(), &asked.text, asked.timeout).await?;
+        // from here on its time runs
+        self.0.begun.notify_one();
         let changed = match self.0.reload.now().await {
             Ok(changed) => changed,
             // what was fine a moment ago is not: a drop-in was changed meanwhile
@@ -83,8 +90,8 @@ impl Trials {
                 return Err(problem);
             }
         };
-        let controller = self.tell_controller(&record).await;
-        self.0.begun.notify_one();
+        let controller = self.tell_controller(record.file()).await;
+        let controller = controller.map(|told| told.unwrap_or_else(not_read));
         tracing::warn!(
             file = %record.file().display(),
             "a configuration is on trial: it goes back in {} unless it is confirmed",
@@ -139,8 +146,12 @@ impl Trials {
 
     /// Takes it back now.
     pub async fn back(&self) -> Result<(), Problem> {
-        let _turn = self.0.turn.lock().await;
-        self.go_back().await
+        let own = self.clone();
+        unbroken(async move {
+            let _turn = own.0.turn.lock().await;
+            own.go_back().await
+        })
+        .await
     }
 
     async fn go_back(&self) -> Result<(), Problem> {
@@ -154,21 +165,43 @@ impl Trials {
         if let Err(problem) = self.0.reload.now().await {
             tracing::error!("{problem}");
         }
-        if let Some(said) = self.tell_controller(&record).await {
-            tracing::info!("vdnd: {said}");
-        }
+        self.pay().await;
         Ok(())
     }
 
-    /// Has the controller of this host read it too; what it said, where there is one.
-    async fn tell_controller(&self, record: &Record) -> Option<String> {
+    /// Has the controller read what is there again, where it has not yet: after a trial that went back,
+    /// in this process or in one before it. Whether it has.
+    async fn pay(&self) -> bool {
+        let owed = super::owed(&self.0.host.places);
+        if !owed.exists() {
+            return true;
+        }
+        let Ok(sources) = self.0.reload.sources() else {
+            return false;
+        };
+        match self.tell_controller(sources.file()).await {
+            Some(Err(why)) => {
+                tracing::debug!("vdnd: {}", not_read(why));
+                return false;
+            }
+            Some(Ok(said)) => tracing::info!("vdnd: {said}"),
+            None => {}
+        }
+        if let Err(e) = atomic_file::remove(&owed) {
+            tracing::warn!("{e}");
+        }
+        true
+    }
+
+    /// Has the controller of this host read the file too; what it said, where there is one.
+    async fn tell_controller(&self, file: &Path) -> Option<Result<String, String>> {
         let socket = self
             .0
             .host
             .places
             .root()
             .join(dtn_api::VDND_SOCKET.trim_start_matches('/'));
-        let sources = dtn_api::layered::Sources::new(record.file());
+        let sources = dtn_api::layered::Sources::new(file);
         if !parts(&sources).is_ok_and(|parts| parts.domain) && !socket.exists() {
             return None;
         }
@@ -179,14 +212,13 @@ impl Trials {
             let answer = client.post::<_, Reloaded>(&path, &empty);
             answer.await.map_err(|e| e.to_string())
         };
-        Some(match asked.await {
-            Ok(changed) => format!(
+        Some(asked.await.map(|changed| {
+            format!(
                 "{} in force, {} not yet",
                 changed.applied.len(),
                 changed.waiting.len()
-            ),
-            Err(why) => format!("it has not read the configuration again: {why}"),
-        })
+            )
+        }))
     }
 
     /// Ends trials whose time is over, for as long as the daemon runs.
@@ -197,12 +229,27 @@ impl Trials {
             if over && let Err(problem) = self.back().await {
                 tracing::error!("{problem}: tried again");
             }
-            let none = matches!(record, Ok(None));
+            let told = self.pay().await;
+            let rests = matches!(record, Ok(None)) && told;
+            let pause = if told { LOOK } else { CONTROLLER };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.0.begun.notified() => {}
-                () = tokio::time::sleep(LOOK), if !none => {}
+                () = tokio::time::sleep(pause), if !rests => {}
             }
         }
     }
+}
+
+fn not_read(why: String) -> String {
+    format!("it has not read the configuration again: {why}")
+}
+
+/// Carried to its end, also when whoever asked for it goes away.
+async fn unbroken<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    let failed =
+        |e: tokio::task::JoinError| Problem::new(Kind::Internal, format!("the trial: {e}"));
+    tokio::spawn(work).await.map_err(failed)?
 }
