@@ -138,6 +138,7 @@ require (
 # who answers for names, in the scenario of that alone
 if [ "${DTN_NAMES:-no}" = yes ]; then
     part coredns 'go 1.26.0
+tool github.com/coredns/coredns
 require github.com/coredns/coredns v1.15.0' -ldflags '-s -w' github.com/coredns/coredns
 fi
 

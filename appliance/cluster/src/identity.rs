@@ -9,7 +9,7 @@ use dtn_api::{
     Name, Problem,
     client::{
         Client, ClientError, TlsIdentity,
-        enrolment::{KeyAndRequest, enrol},
+        enrolment::{KeyAndRequest, enrol, mark},
     },
     domain::{Invitation, InviteKind},
     problem::Kind,
@@ -48,6 +48,9 @@ pub struct Identity {
     pub certificate_pem: String,
     /// Own key, PEM.
     pub key_pem: String,
+    /// What invitation it came by (`enrolment::mark`); empty where an older build wrote this.
+    #[serde(default)]
+    pub invited_by: String,
 }
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -102,28 +105,30 @@ pub fn load(file: &Path) -> Result<Option<Identity>, Problem> {
     }
 }
 
-/// Turns an invitation into an identity in this file. The same invitation twice is success.
+/// Turns an invitation into an identity in this file, in the place of the one that it had in the same
+/// domain. The same invitation twice is success.
 pub async fn join(
     file: &Path,
     invitation: Invitation,
     now: Timestamp,
 ) -> Result<Identity, Problem> {
+    let invited_by = mark(&invitation);
     if let Some(identity) = load(file)? {
-        if identity.domain == invitation.domain
-            && identity.ca_pin == invitation.ca_pin
-            && identity.cluster == invitation.name
-        {
+        if identity.invited_by == invited_by {
             return Ok(identity);
         }
-        return Err(Problem::new(
-            Kind::StateConflict,
-            format!(
-                "{} is cluster {} in domain {} already: give another --root, or remove it",
-                file.display(),
-                identity.cluster,
-                identity.domain
-            ),
-        ));
+        // invited anew by its own domain: what it has may be revoked, or of keys that are gone
+        if (&identity.domain, &identity.cluster) != (&invitation.domain, &invitation.name) {
+            return Err(Problem::new(
+                Kind::StateConflict,
+                format!(
+                    "{} is cluster {} in domain {} already: give another --root, or remove it",
+                    file.display(),
+                    identity.cluster,
+                    identity.domain
+                ),
+            ));
+        }
     }
     check(&invitation, now)?;
     let waiting = file.with_file_name("pending.json");
@@ -138,6 +143,7 @@ pub async fn join(
         ca_pin: pending.invitation.ca_pin,
         certificate_pem: enrolled.certificate_pem,
         key_pem: pending.key_pem,
+        invited_by,
     };
     write(file, &identity)?;
     match fs::remove_file(&waiting) {
@@ -298,6 +304,7 @@ mod tests {
             ca_pin: String::new(),
             certificate_pem: String::new(),
             key_pem: "secret".into(),
+            invited_by: String::new(),
         };
         write(&file, &newer).unwrap();
         assert!(load(&file).unwrap_err().detail.contains("newer"));

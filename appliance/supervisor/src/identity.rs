@@ -7,7 +7,7 @@
 use crate::{Places, failpoint};
 use dtn_api::{
     Name, Problem,
-    client::enrolment::{KeyAndRequest, enrol},
+    client::enrolment::{KeyAndRequest, enrol, mark},
     client::fingerprint,
     domain::{Enrolled, Invitation, InviteKind},
     node::Renewal,
@@ -43,6 +43,9 @@ pub struct Identity {
     pub certificate_pem: String,
     /// Own key, PEM.
     pub key_pem: String,
+    /// What invitation it came by (`enrolment::mark`); empty where an older build wrote this.
+    #[serde(default)]
+    pub invited_by: String,
 }
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -144,27 +147,29 @@ pub fn load(places: &Places) -> Result<Option<Identity>, Problem> {
     Ok(Some(identity))
 }
 
-/// Turns an invitation into an identity. The same invitation twice is success.
+/// Turns an invitation into an identity, in the place of the one that it had in the same domain. The same
+/// invitation twice is success.
 pub async fn join(
     places: &Places,
     host: &Name,
     invitation: Invitation,
     now: jiff::Timestamp,
 ) -> Result<Identity, Problem> {
+    let invited_by = mark(&invitation);
     if let Some(identity) = load(places)? {
-        if identity.domain == invitation.domain
-            && identity.ca_pin == invitation.ca_pin
-            && identity.host == invitation.name
-        {
+        if identity.invited_by == invited_by {
             return Ok(identity);
         }
-        return Err(Problem::new(
-            Kind::StateConflict,
-            format!(
-                "this host is {} in the domain {} already: a host is in one domain at a time",
-                identity.host, identity.domain
-            ),
-        ));
+        // invited anew by its own domain: what it has may be revoked, or of keys that are gone
+        if (&identity.domain, &identity.host) != (&invitation.domain, &invitation.name) {
+            return Err(Problem::new(
+                Kind::StateConflict,
+                format!(
+                    "this host is {} in the domain {} already: a host is in one domain at a time",
+                    identity.host, identity.domain
+                ),
+            ));
+        }
     }
     check(&invitation, host, now)?;
     let pending = pending(places, invitation)?;
@@ -178,6 +183,7 @@ pub async fn join(
         ca_pin: pending.invitation.ca_pin,
         certificate_pem: enrolled.certificate_pem,
         key_pem: pending.key_pem,
+        invited_by,
     };
     write(&file(places), &identity)?;
     atomic_file::remove(&pending_file(places)).map_err(storage)?;
@@ -382,6 +388,7 @@ mod tests {
             ca_pin: String::new(),
             certificate_pem: String::new(),
             key_pem: String::new(),
+            invited_by: String::new(),
         };
         write(&file(&places), &identity).unwrap();
         assert!(load(&places).unwrap_err().detail.contains("newer"));
@@ -409,6 +416,7 @@ mod tests {
             ca_pin: "00".repeat(32),
             certificate_pem: pem(1),
             key_pem: "old key".into(),
+            invited_by: String::new(),
         };
         write(&file(&places), &identity).unwrap();
         let mut asked = Vec::new();

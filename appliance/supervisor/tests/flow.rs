@@ -9,6 +9,7 @@ use dtn_api::{
     Rate,
     client::Client,
     domain::{Accept, Domain, Invitation},
+    host::Host,
     lease::{Lease, LeaseState},
     local::{Ask, Join, LocalSlice, Negotiation, NegotiationState, Status},
     slice::{List, Reservation, Slice},
@@ -309,6 +310,58 @@ async fn a_wish_becomes_a_slice_on_both_sides_or_a_number_that_would_fit() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_revoked_host_is_let_in_again_by_a_new_invitation_alone() {
+    let Some(world) = World::new("let in again").await else {
+        return;
+    };
+    let (host, controller) = (world.daemons[0].client(), &world.controllers[0]);
+    let join = async |invitation: &Invitation| {
+        let body = Join {
+            invitation: invitation.clone(),
+        };
+        host.post::<_, Status>("/dtn/v1/join", &body).await
+    };
+    // whether the controller has heard of its NIC; and whether the host says that it is kept out
+    let declared = async || {
+        let hosts: List<Host> = controller.client().get("/vdn/v1/hosts").await.unwrap();
+        !hosts.items.is_empty()
+    };
+    let open = controller.invite("host", "dtn-daejeon").await;
+    let _: serde_json::Value = controller
+        .client()
+        .post("/vdn/v1/nodes/dtn-daejeon/actions/revoke", &json!({}))
+        .await
+        .unwrap();
+    assert!(!declared().await);
+    let status: Status = until("the host says so", async || {
+        let status: Status = host.get("/dtn/v1/status").await.unwrap();
+        let refused = |c: &&dtn_api::local::Check| c.detail.contains("was revoked");
+        let found = status.checks.iter().any(|check| refused(&check));
+        found.then_some(status)
+    })
+    .await;
+    assert!(!status.ready);
+    // a word that was given out before the revocation opens nothing
+    join(&open).await.unwrap_err();
+    assert!(!declared().await);
+    let other = controller.invite("host", "dtn-daejeon").await;
+    for _ in 0..2 {
+        join(&other).await.unwrap();
+    }
+    until("its NIC is declared again", async || {
+        declared().await.then_some(())
+    })
+    .await;
+    // another domain's invitation does not move it
+    let far = world.controllers[1].invite("host", "dtn-daejeon").await;
+    let refused = join(&far).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("one domain at a time"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]

@@ -55,6 +55,11 @@ impl KeyAndRequest {
     }
 }
 
+/// What an invitation is remembered by once it was used: SHA-256 of its secret, hexadecimal.
+pub fn mark(invitation: &Invitation) -> String {
+    super::fingerprint(invitation.secret.as_bytes())
+}
+
 /// Turns an invitation and a certificate request into a certificate. The same again is answered
 /// again.
 pub async fn enrol(invitation: &Invitation, csr_pem: &str) -> Result<Enrolled, Problem> {
