@@ -139,7 +139,8 @@ fn spec(wish: &Wish<'_>, members: Vec<Member>) -> SliceSpec {
         qos: Qos {
             class: wish.class,
             rate_bps: wish.rate.bps(),
-            mode: Mode::default(),
+            // any number of ends, and each may send to each
+            mode: Mode::Hose,
             excess: Excess::default(),
             burst_ms: 10,
         },

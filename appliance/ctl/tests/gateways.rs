@@ -243,6 +243,7 @@ async fn a_slice_between_nics_of_the_domain_is_reserved_at_its_controller() {
         json!([{"host": NEAR, "role": "endpoint"}, {"host": GATE, "role": "gateway"}])
     );
     assert_eq!(spec["qos"]["rate_bps"], 1_000_000_000);
+    assert_eq!(spec["qos"]["mode"], "hose");
     assert_eq!(spec["addressing"]["mtu"], 9000);
     // what is there is not made a second time
     let again = domain.run(&reserve(&wish)).await;
