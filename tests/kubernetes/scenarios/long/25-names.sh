@@ -16,6 +16,8 @@ cable gate 9
 nic gate data0
 ip -n $cluster-ctl link add gate-ext type veth peer name ext0 netns $cluster-gate
 ip -n $cluster-ctl link set gate-ext master br0 up
+node_exec gate mkdir -p /opt/cni/bin
+node_exec gate ln -s "$DTN_BIN/vdn-host-device" "$DTN_BIN/vdn-macvlan" /opt/cni/bin/
 node_exec gate tee /etc/dtn/appliance.toml >/dev/null <<'TOML'
 version = 1
 
