@@ -479,6 +479,9 @@ uninstall() {
     for program in /usr/libexec/dtn/dtn-install "$programs/dtn-install"; do
         if [ -x "$program" ]; then exec "$program" uninstall "$@"; fi
     done
+    # the journal outlives the program when somebody has removed that
+    [ ! -e /var/lib/dtn/install/journal ] ||
+        fail "something is installed (/var/lib/dtn/install), and /usr/libexec/dtn/dtn-install, which takes it back, is not there: put it there again with ./install.sh --from BUNDLE --key PUBKEY, or build it in a checkout with ./install.sh --build; then try again"
     say "nothing is installed: there is no /usr/libexec/dtn/dtn-install"
 }
 

@@ -9,6 +9,7 @@ use crate::{
     image::Image,
     journal::{Journal, Record},
     packages,
+    release::{self, INSTALLER},
     step::{Holds, Reader},
 };
 use anyhow::{Context, Result, bail};
@@ -35,7 +36,8 @@ pub(crate) struct Outcome {
     pub(crate) failures: Vec<String>,
 }
 
-/// Takes everything back. What fails is told, and the rest goes on.
+/// Takes everything back. What fails is told, and the rest goes on; but then the installer stays, for the
+/// next call needs it.
 pub(crate) fn take_back(
     host: &Host,
     journal: &Journal,
@@ -46,6 +48,7 @@ pub(crate) fn take_back(
     let stage = |record: &Record| match record {
         Record::Run { .. } => 0,
         Record::Services { .. } => 2,
+        Record::Path { path, .. } if leads_to_installer(path) => 3,
         _ => 1,
     };
     let mut ordered: Vec<&Record> = records.iter().rev().collect();
@@ -59,9 +62,12 @@ pub(crate) fn take_back(
         .collect();
     let mut told = false;
     for record in ordered {
-        if stage(record) == 2 && !told {
+        if stage(record) >= 2 && !told {
             told = true;
             tell_readers(host, &changed, &mut outcome);
+        }
+        if stage(record) == 3 && !outcome.failures.is_empty() {
+            continue;
         }
         let done = reach("undo")
             .and_then(|()| one(host, journal, record, stays))
@@ -190,6 +196,11 @@ fn remove_packages(
         }
     }
     Ok(None)
+}
+
+/// The installer, and the folders that it is in.
+fn leads_to_installer(path: &Path) -> bool {
+    release::place(INSTALLER).is_some_and(|(place, _)| place.starts_with(path))
 }
 
 /// Configuration and what the daemons know.

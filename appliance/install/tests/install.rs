@@ -206,6 +206,25 @@ fn configuration_and_state_stay_when_that_is_asked_for() {
 }
 
 #[test]
+fn the_installer_stays_until_all_else_is_taken_back() {
+    let bench = Bench::new(DEBIAN);
+    assert_eq!(bench.install(&["--yes"]).0, 0);
+    // what is neither file, folder nor link is not for us to remove
+    let program = bench.root().join("usr/sbin/dtnd");
+    fs::remove_file(&program).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(&program).unwrap();
+    let (code, text) = bench.call(&["uninstall", "--yes"]);
+    assert_eq!(code, 4, "{text}");
+    assert!(text.contains("usr/sbin/dtnd"), "{text}");
+    assert_eq!(bench.read("usr/libexec/dtn/dtn-install"), "one");
+    drop(socket);
+    fs::remove_file(&program).unwrap();
+    let (code, text) = bench.call(&["uninstall", "--yes"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(!bench.root().join("usr").exists());
+}
+
+#[test]
 fn a_release_that_was_changed_is_refused() {
     let bench = Bench::new(DEBIAN);
     let before = count(&bench.root());
