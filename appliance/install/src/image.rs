@@ -307,6 +307,12 @@ fn temporary(path: &Path) -> Result<PathBuf> {
     Ok(path.with_file_name(format!(".{}.dtn-install", name.to_string_lossy())))
 }
 
+/// Whether a path is what a cut-off write left.
+pub(crate) fn is_temporary(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with('.') && name.ends_with(".dtn-install")
+}
+
 /// Removes what a cut-off write left beside a path.
 pub(crate) fn sweep(path: &Path) -> Result<()> {
     let temporary = temporary(path)?;

@@ -14,12 +14,11 @@ use crate::{
     plan::{self, Wanted},
     preflight::{self, Asked},
     propose::{self, Wishes},
+    recovery::{recover, roll_back},
     release::Release,
     root, show,
     step::Step,
     tuning,
-    undo::{Stays, take_back},
-    uninstall,
 };
 use anyhow::{Context, Result, anyhow};
 use std::{
@@ -273,43 +272,6 @@ fn carry_out(
         reach("after deed")?;
     }
     journal.commit()
-}
-
-/// Takes back the run that is open.
-fn roll_back(host: &Host, journal: &mut Journal) -> Result<(), Failure> {
-    let Some(run) = journal.run.clone() else {
-        if journal.base.is_none() {
-            journal.vanish(&[])?;
-        }
-        return Ok(());
-    };
-    journal.uncommit()?;
-    let outcome = take_back(host, journal, &run.records, Stays::default());
-    for note in outcome.notes {
-        println!("note: {note}");
-    }
-    if !outcome.failures.is_empty() {
-        return Err(Failure::Between(
-            anyhow!("taking back a run that was cut off"),
-            outcome.failures,
-        ));
-    }
-    journal.drop_run()?;
-    Ok(())
-}
-
-/// Mends what a run before this one left when it was cut off: an installation is taken back, an
-/// uninstallation is completed.
-pub(crate) fn recover(host: &Host, journal: &mut Journal) -> Result<(), Failure> {
-    if journal.run.is_some() {
-        println!("An installation was cut off: taking it back first.");
-        roll_back(host, journal)?;
-    }
-    if journal.removal.is_some() {
-        println!("An uninstallation was cut off: completing it first.");
-        uninstall::complete(host, journal)?;
-    }
-    Ok(())
 }
 
 /// Set once somebody asks to stop: what is under way is done, and then taken back.

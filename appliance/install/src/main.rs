@@ -25,6 +25,7 @@ mod packages;
 mod plan;
 mod preflight;
 mod propose;
+mod recovery;
 mod release;
 mod show;
 mod step;

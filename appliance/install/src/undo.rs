@@ -204,7 +204,7 @@ fn leads_to_installer(path: &Path) -> bool {
 }
 
 /// Configuration and what the daemons know.
-fn is_state(path: &Path) -> bool {
+pub(crate) fn is_state(path: &Path) -> bool {
     path.starts_with("/etc/dtn") || path.starts_with("/var/lib/dtn")
 }
 

@@ -3,8 +3,9 @@
 use crate::{
     Failure, UninstallOptions, consent, facts, held,
     host::Host,
-    install::{host, recover},
+    install::host,
     journal::{self, Journal, Record},
+    recovery::recover,
     root,
     undo::{Stays, take_back},
 };
@@ -86,19 +87,8 @@ pub(crate) fn complete(host: &Host, journal: &mut Journal) -> Result<(), Failure
         state: removal.keep_state,
         packages: !removal.packages,
     };
-    // services first: nobody may take a NIC again that was brought home
-    let (services, rest): (Vec<Record>, Vec<Record>) = records
-        .into_iter()
-        .partition(|record| matches!(record, Record::Run { .. }));
-    let stopped = take_back(host, journal, &services, stays);
-    if !stopped.failures.is_empty() {
-        return Err(between(stopped.failures));
-    }
-    match held::bring_home(host) {
-        Ok(said) => said.iter().for_each(|line| println!("{line}")),
-        Err(e) => return Err(between(vec![format!("{e:#}")])),
-    }
-    let outcome = take_back(host, journal, &rest, stays);
+    held::stop_and_bring_home(host, journal, &records, stays).map_err(between)?;
+    let outcome = take_back(host, journal, &records, stays);
     for note in outcome.notes {
         println!("note: {note}");
     }

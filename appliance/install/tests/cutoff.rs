@@ -289,3 +289,34 @@ fn mending_may_be_cut_off_too() {
     }
     panic!("mending never ended");
 }
+
+/// Daemons run before the last word of an installation, and start at boot: one that is cut off there may
+/// have served for long, and what it knows is not thrown away.
+#[test]
+fn a_first_installation_that_was_used_since_is_not_taken_back() {
+    let bench = Bench::new();
+    let count = bench.at("count");
+    let root = bench.copy("bare", "counted");
+    Bench::good(&bench.install("one", &root, &format!("count:{}", count.display())));
+    let points: usize = fs::read_to_string(&count).unwrap().parse().unwrap();
+    let root = bench.copy("bare", "cut");
+    bench.install("one", &root, &format!("kill:{}", points - 8));
+    fs::create_dir_all(root.join("var/lib/dtn/identity")).unwrap();
+    fs::write(root.join("var/lib/dtn/identity/key"), "secret").unwrap();
+    let key = |root: &Path| fs::read_to_string(root.join("var/lib/dtn/identity/key")).unwrap();
+
+    let cut = bench.copy("cut", "again");
+    let text = Bench::good(&bench.install("one", &cut, ""));
+    assert!(text.contains("identity/key"), "{text}");
+    assert_eq!(key(&cut), "secret");
+    assert!(cut.join("var/lib/dtn/install/journal/base.json").exists());
+
+    let cut = bench.copy("cut", "again");
+    Bench::good(&bench.call(&["uninstall", "--yes", "--keep-state"], &cut, ""));
+    assert_eq!(key(&cut), "secret");
+    assert!(!cut.join("usr/sbin/dtnd").exists());
+
+    let cut = bench.copy("cut", "again");
+    Bench::good(&bench.call(&["uninstall", "--yes"], &cut, ""));
+    assert_eq!(tree(&cut), tree(&bench.at("bare")));
+}
