@@ -6,7 +6,7 @@ use crate::{
     host::Host,
     image::{self, Bytes, Image, Owned},
     journal::{Journal, Record},
-    packages,
+    packages, podman,
     step::{Content, Holds, Keeper, Reader, Step},
 };
 use anyhow::{Context, Result};
@@ -132,9 +132,9 @@ impl Site<'_> {
             }),
             Step::Packages { names } => {
                 let added = packages::would_add(host, names)?;
-                let podman = added.iter().any(|name| name == "podman");
+                let comes = added.iter().any(|name| name == "podman");
                 let mut traces = Vec::new();
-                for path in packages::TRACES.iter().filter(|_| podman) {
+                for path in podman::TRACES.iter().filter(|_| comes) {
                     if Image::of(&host.at(path))? == Image::Absent {
                         traces.push(path.into());
                     }

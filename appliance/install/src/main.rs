@@ -23,6 +23,7 @@ mod journal;
 mod materials;
 mod packages;
 mod plan;
+mod podman;
 mod preflight;
 mod propose;
 mod recovery;

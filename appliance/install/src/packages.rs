@@ -27,14 +27,6 @@ pub(crate) fn missing(host: &Host, names: &[String]) -> Result<Vec<String>> {
     Ok(missing)
 }
 
-/// What podman makes once it runs, and its package leaves when it goes: images, and what networks leave.
-pub(crate) const TRACES: [&str; 3] = ["/var/lib/containers", "/var/lib/cni", "/etc/cni"];
-
-/// Whether somebody has containers of his own in podman.
-pub(crate) fn has_containers() -> bool {
-    may("podman", &["ps", "--all", "--quiet"]).is_some_and(|said| !said.trim().is_empty())
-}
-
 /// All packages that an installation of these would add; asked before it is done.
 pub(crate) fn would_add(host: &Host, names: &[String]) -> Result<Vec<String>> {
     let missing = missing(host, names)?;

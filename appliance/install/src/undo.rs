@@ -8,7 +8,7 @@ use crate::{
     host::Host,
     image::Image,
     journal::{Journal, Record},
-    packages,
+    packages, podman,
     release::{self, INSTALLER},
     step::{Holds, Reader},
 };
@@ -175,9 +175,11 @@ fn remove_packages(
     added: &[String],
     traces: &[PathBuf],
 ) -> Result<Option<String>> {
-    if added.iter().any(|name| name == "podman") && packages::has_containers() {
+    if added.iter().any(|name| name == "podman")
+        && let Some(why) = podman::why_it_stays(host)
+    {
         return Ok(Some(format!(
-            "packages stay, for podman has containers of somebody else (podman ps -a): {}",
+            "packages stay, for {why}: {}",
             added.join(" ")
         )));
     }
@@ -188,14 +190,20 @@ fn remove_packages(
             stay.join(" ")
         )));
     }
+    let mut notes = Vec::new();
     for trace in traces {
         let place = host.at(trace);
-        if place.is_dir() {
-            empty(&place, journal)?;
-            Image::Absent.restore(&place, &journal.blobs())?;
+        if !place.is_dir() {
+            continue;
         }
+        if podman::is_shared(trace) {
+            podman::leave_networks(&place)?;
+        } else {
+            empty(&place, journal)?;
+        }
+        notes.extend(Image::Absent.restore(&place, &journal.blobs())?);
     }
-    Ok(None)
+    Ok((!notes.is_empty()).then(|| notes.join("; ")))
 }
 
 /// The installer, and the folders that it is in.

@@ -5,6 +5,7 @@ use crate::{
     host::Host,
     install::host,
     journal::{self, Journal, Record},
+    podman,
     recovery::recover,
     root,
     undo::{Stays, take_back},
@@ -114,17 +115,57 @@ fn described(record: &Record, options: &UninstallOptions) -> Option<String> {
                 .collect::<Vec<_>>()
                 .join(", ")
         ),
-        Record::Packages { added, .. } if !added.is_empty() => format!(
-            "{} packages {}",
-            if options.packages {
-                "remove  "
-            } else {
-                "leave   "
-            },
-            added.join(" ")
-        ),
+        Record::Packages { added, traces } if !added.is_empty() => {
+            let mut line = format!(
+                "{} packages {}",
+                if options.packages {
+                    "remove  "
+                } else {
+                    "leave   "
+                },
+                added.join(" ")
+            );
+            for trace in traces.iter().filter(|_| options.packages) {
+                line.push_str(&format!(
+                    "\n  remove   {} with what {} in it, unless podman has something of somebody else",
+                    trace.display(),
+                    if podman::is_shared(trace) {
+                        "podman has put"
+                    } else {
+                        "is"
+                    }
+                ));
+            }
+            line
+        }
         Record::Setting { key, before } => format!("set back {key} = {before}"),
         Record::Run { unit, ran: false } => format!("stop     {unit}"),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_with_packages_is_listed() {
+        let record = Record::Packages {
+            added: vec!["podman".into()],
+            traces: podman::TRACES.iter().map(Into::into).collect(),
+        };
+        let options = |packages| UninstallOptions {
+            root: "/".into(),
+            yes: false,
+            dry_run: true,
+            packages,
+            keep_state: false,
+        };
+        let line = described(&record, &options(true)).unwrap();
+        for trace in podman::TRACES {
+            assert!(line.contains(trace), "{line}");
+        }
+        let line = described(&record, &options(false)).unwrap();
+        assert!(!line.contains("/var/lib/containers"), "{line}");
+    }
 }
