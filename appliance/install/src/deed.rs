@@ -8,6 +8,7 @@ use crate::{
     journal::{Journal, Record},
     packages, podman,
     step::{Content, Holds, Keeper, Reader, Step},
+    units::runs,
 };
 use anyhow::{Context, Result};
 use std::{fs, path::Path};
@@ -240,11 +241,6 @@ impl Content {
             Self::Release { sha256, .. } => sha256.clone(),
         }
     }
-}
-
-/// Whether a unit runs, or is about to.
-pub(crate) fn runs(host: &Host, unit: &str) -> bool {
-    host.live && may("systemctl", &["is-active", "--quiet", unit]).is_some()
 }
 
 /// Tells somebody that what it reads has changed. Those that do not run will read it when they start.

@@ -1,13 +1,7 @@
 //! NICs that pods and gateways hold are given back before the appliance goes: the daemon ends its pods,
 //! and what is on record after it has stopped is taken home from here.
 
-use crate::{
-    answer,
-    command::may,
-    host::Host,
-    journal::{Journal, Record},
-    undo::{Stays, take_back},
-};
+use crate::{answer, command::may, host::Host, journal::Record, units};
 use anyhow::{Context, Result, bail};
 use dtn_cni::{
     conf::Places,
@@ -63,23 +57,10 @@ pub(crate) fn end_pods(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Stops what the records have started, and then takes NICs home: nobody may take one again that was
+/// Stops what the records have brought, and then takes NICs home: nobody may take one again that was
 /// brought home. The error is what failed.
-pub(crate) fn stop_and_bring_home(
-    host: &Host,
-    journal: &Journal,
-    records: &[Record],
-    stays: Stays,
-) -> Result<(), Vec<String>> {
-    let services: Vec<Record> = records
-        .iter()
-        .filter(|record| matches!(record, Record::Run { .. }))
-        .cloned()
-        .collect();
-    let stopped = take_back(host, journal, &services, stays);
-    if !stopped.failures.is_empty() {
-        return Err(stopped.failures);
-    }
+pub(crate) fn stop_and_bring_home(host: &Host, records: &[Record]) -> Result<(), Vec<String>> {
+    units::stop(host, &units::brought(records)).map_err(|e| vec![format!("{e:#}")])?;
     match bring_home(host) {
         Ok(said) => {
             said.iter().for_each(|line| println!("{line}"));

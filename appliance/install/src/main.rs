@@ -33,6 +33,7 @@ mod step;
 mod tuning;
 mod undo;
 mod uninstall;
+mod units;
 
 use clap::{Args, Parser, Subcommand};
 use dtn_api::{Name, nic::NicClass};

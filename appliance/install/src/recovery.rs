@@ -25,13 +25,12 @@ pub(crate) fn roll_back(host: &Host, journal: &mut Journal) -> Result<(), Failur
         return Ok(());
     };
     let between = |left| Failure::Between(anyhow!("taking back a run that was cut off"), left);
-    let stays = Stays::default();
     journal.uncommit()?;
     // an upgrade leaves pods their NICs; before a first installation there was nobody to have any
     if journal.base.is_none() {
-        held::stop_and_bring_home(host, journal, &run.records, stays).map_err(between)?;
+        held::stop_and_bring_home(host, &run.records).map_err(between)?;
     }
-    let outcome = take_back(host, journal, &run.records, stays);
+    let outcome = take_back(host, journal, &run.records, Stays::default());
     for note in outcome.notes {
         println!("note: {note}");
     }

@@ -2,7 +2,7 @@
 //! after everything. Each part can be done again, so that whatever cuts it off, the next call ends it.
 
 use crate::{
-    command::{SHORT, may, must},
+    command::{SHORT, must},
     deed::{self, reload},
     failpoint::reach,
     host::Host,
@@ -11,6 +11,7 @@ use crate::{
     packages, podman,
     release::{self, INSTALLER},
     step::{Holds, Reader},
+    units,
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -45,8 +46,11 @@ pub(crate) fn take_back(
     stays: Stays,
 ) -> Outcome {
     let mut outcome = Outcome::default();
+    let stopped = reach("stop").and_then(|()| units::stop(host, &units::brought(records)));
+    outcome
+        .failures
+        .extend(stopped.err().map(|e| format!("{e:#}")));
     let stage = |record: &Record| match record {
-        Record::Run { .. } => 0,
         Record::Services { .. } => 2,
         Record::Path { path, .. } if leads_to_installer(path) => 3,
         _ => 1,
@@ -70,7 +74,7 @@ pub(crate) fn take_back(
             continue;
         }
         let done = reach("undo")
-            .and_then(|()| one(host, journal, record, stays))
+            .and_then(|()| one(host, journal, record, &changed, stays))
             .and_then(|note| reach("undone").map(|()| note));
         match done {
             Ok(note) => outcome.notes.extend(note),
@@ -96,7 +100,13 @@ fn tell_readers(host: &Host, changed: &[&Path], outcome: &mut Outcome) {
     }
 }
 
-fn one(host: &Host, journal: &Journal, record: &Record, stays: Stays) -> Result<Option<String>> {
+fn one(
+    host: &Host,
+    journal: &Journal,
+    record: &Record,
+    changed: &[&Path],
+    stays: Stays,
+) -> Result<Option<String>> {
     match record {
         Record::Path {
             path,
@@ -114,7 +124,11 @@ fn one(host: &Host, journal: &Journal, record: &Record, stays: Stays) -> Result<
                     return Ok(None);
                 }
             }
-            before.restore(&place, &journal.blobs())
+            let note = before.restore(&place, &journal.blobs())?;
+            if *before == Image::Absent {
+                units::remove_links(host, path, changed)?;
+            }
+            Ok(note)
         }
         // state that stays belongs to them
         Record::Accounts { .. } if stays.state => Ok(None),
@@ -139,16 +153,8 @@ fn one(host: &Host, journal: &Journal, record: &Record, stays: Stays) -> Result<
             }
             Ok(None)
         }
-        Record::Run { unit, ran } => {
-            // one that is not known is not running
-            if host.live && !ran && deed::runs(host, unit) {
-                must("systemctl", &["stop", unit], SHORT)?;
-            }
-            if host.live && !ran {
-                let _ = may("systemctl", &["reset-failed", unit]);
-            }
-            Ok(None)
-        }
+        // stopped before all else
+        Record::Run { .. } => Ok(None),
         Record::Services { running } if host.live && !running.is_empty() => {
             // a socket cannot start anew while its service has it
             let (sockets, services): (Vec<&String>, Vec<&String>) =

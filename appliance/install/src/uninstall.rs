@@ -88,7 +88,7 @@ pub(crate) fn complete(host: &Host, journal: &mut Journal) -> Result<(), Failure
         state: removal.keep_state,
         packages: !removal.packages,
     };
-    held::stop_and_bring_home(host, journal, &records, stays).map_err(between)?;
+    held::stop_and_bring_home(host, &records).map_err(between)?;
     let outcome = take_back(host, journal, &records, stays);
     for note in outcome.notes {
         println!("note: {note}");

@@ -206,6 +206,31 @@ fn configuration_and_state_stay_when_that_is_asked_for() {
 }
 
 #[test]
+fn a_daemon_that_the_admin_enabled_is_not_left_enabled() {
+    let bench = Bench::new(DEBIAN);
+    let units = bench.root().join("etc/systemd/system");
+    fs::create_dir_all(units.join("rescue.target.wants")).unwrap();
+    let link = |path: &str, target: &str| {
+        fs::create_dir_all(units.join(path).parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, units.join(path)).unwrap();
+    };
+    link(
+        "rescue.target.wants/other.service",
+        "/usr/lib/systemd/system/other.service",
+    );
+    let before = count(&bench.root());
+    assert_eq!(bench.install(&["--yes"]).0, 0);
+    let unit = "/lib/systemd/system/dtnd.service";
+    link("rescue.target.wants/dtnd.service", unit);
+    link("other.target.requires/dtnd.service", unit);
+    link("dtn.service", "/usr/lib/systemd/system/dtnd.service");
+    let (code, text) = bench.call(&["uninstall", "--yes"]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(count(&bench.root()), before);
+    assert!(units.join("rescue.target.wants/other.service").is_symlink());
+}
+
+#[test]
 fn the_installer_stays_until_all_else_is_taken_back() {
     let bench = Bench::new(DEBIAN);
     assert_eq!(bench.install(&["--yes"]).0, 0);

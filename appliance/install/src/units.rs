@@ -1,0 +1,149 @@
+//! Units of the service manager: whether they run, how they are stopped, and what an admin has linked
+//! to those of ours.
+
+use crate::{
+    command::{SHORT, may, must},
+    host::Host,
+    image::{self, Image},
+    journal::Record,
+};
+use anyhow::{Context, Result};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Where ours are.
+const FOLDER: &str = "/usr/lib/systemd/system";
+/// Where an admin has his own, and his links to others'.
+const ADMINS: &str = "/etc/systemd/system";
+
+/// Whether a unit runs, or is about to.
+pub(crate) fn runs(host: &Host, unit: &str) -> bool {
+    host.live && may("systemctl", &["is-active", "--quiet", unit]).is_some()
+}
+
+/// The unit at a path, if it is one of ours.
+fn unit_at(path: &Path) -> Option<&str> {
+    let name = path.file_name()?.to_str()?;
+    let ours = path.parent() == Some(Path::new(FOLDER));
+    (ours && (name.ends_with(".service") || name.ends_with(".socket"))).then_some(name)
+}
+
+/// Units that these records have brought or started, whoever has enabled them since.
+pub(crate) fn brought(records: &[Record]) -> BTreeSet<&str> {
+    records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Path {
+                path,
+                before: Image::Absent,
+                ..
+            } => unit_at(path),
+            Record::Run { unit, ran: false } => Some(unit.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Stops those that run.
+pub(crate) fn stop(host: &Host, units: &BTreeSet<&str>) -> Result<()> {
+    for unit in units.iter().filter(|_| host.live) {
+        // one that is not known is not running
+        if runs(host, unit) {
+            must("systemctl", &["stop", unit], SHORT)?;
+        }
+        let _ = may("systemctl", &["reset-failed", unit]);
+    }
+    Ok(())
+}
+
+/// Removes the links by which an admin has enabled a unit that is no more. Those that have a record are put
+/// back by it.
+pub(crate) fn remove_links(host: &Host, path: &Path, recorded: &[&Path]) -> Result<()> {
+    let Some(unit) = unit_at(path) else {
+        return Ok(());
+    };
+    // /lib is a link to /usr/lib
+    let targets = [
+        Path::new(FOLDER).join(unit),
+        Path::new("/lib/systemd/system").join(unit),
+    ];
+    for folder in admins_folders(host)? {
+        for link in entries(&folder)? {
+            let is_recorded = recorded.iter().any(|path| host.at(path) == link);
+            let leads_there = fs::read_link(&link).is_ok_and(|target| targets.contains(&target));
+            if !leads_there || is_recorded {
+                continue;
+            }
+            image::remove(&link)?;
+            if folder != host.at(ADMINS) {
+                // as systemctl disable does; one that is not empty stays
+                let _ = fs::remove_dir(&folder);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The folder of the admin's units, and those in it whose links start units.
+fn admins_folders(host: &Host) -> Result<Vec<PathBuf>> {
+    let folder = host.at(ADMINS);
+    let mut folders: Vec<PathBuf> = entries(&folder)?
+        .into_iter()
+        .filter(|path| {
+            let ending = path.extension().unwrap_or_default().to_string_lossy();
+            ["wants", "requires", "upholds"].contains(&ending.as_ref()) && path.is_dir()
+        })
+        .collect();
+    folders.push(folder);
+    Ok(folders)
+}
+
+/// What is in a folder; one that is not there has nothing in it.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let doing = || format!("listing {}", folder.display());
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    fs::read_dir(folder)
+        .with_context(doing)?
+        .map(|entry| Ok(entry.with_context(doing)?.path()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::step::Holds;
+
+    #[test]
+    fn a_unit_that_came_with_a_file_is_stopped_whoever_started_it() {
+        let path = |path: &str, before: Image| Record::Path {
+            path: path.into(),
+            before,
+            holds: Holds::Steps,
+        };
+        let link = Image::Link {
+            target: "/x".into(),
+        };
+        let run = |unit: &str, ran| Record::Run {
+            unit: unit.into(),
+            ran,
+        };
+        let records = [
+            path("/usr/lib/systemd/system/vdnd.service", Image::Absent),
+            path("/usr/lib/systemd/system/admins.service", link),
+            path(
+                "/usr/lib/systemd/system/dtnd.service.d/x.conf",
+                Image::Absent,
+            ),
+            path("/etc/systemd/system/other.service", Image::Absent),
+            run("podman.socket", false),
+            run("dtnd.service", true),
+        ];
+        let brought: Vec<&str> = brought(&records).into_iter().collect();
+        assert_eq!(brought, ["podman.socket", "vdnd.service"]);
+    }
+}
