@@ -1,7 +1,7 @@
 //! NICs that pods and gateways hold are given back before the appliance goes: the daemon ends its pods,
 //! and what is on record after it has stopped is taken home from here.
 
-use crate::{answer, command::may, host::Host, journal::Record, units};
+use crate::{answer, host::Host, journal::Record, units};
 use anyhow::{Context, Result, bail};
 use dtn_cni::{
     conf::Places,
@@ -34,7 +34,7 @@ pub(crate) fn holders(host: &Host) -> Vec<String> {
 
 /// Ends the pods that the daemon runs, and waits until they hold nothing.
 pub(crate) fn end_pods(host: &Host) -> Result<()> {
-    if !host.live || may("systemctl", &["is-active", "--quiet", "dtnd.service"]).is_none() {
+    if !units::runs(host, "dtnd.service") {
         return Ok(());
     }
     let Ok(pods) = answer::pods() else {

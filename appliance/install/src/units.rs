@@ -19,9 +19,15 @@ const FOLDER: &str = "/usr/lib/systemd/system";
 /// Where an admin has his own, and his links to others'.
 const ADMINS: &str = "/etc/systemd/system";
 
-/// Whether a unit runs, or is about to.
+/// Whether a unit runs, or is about to: one that is started again and again is not active in between.
 pub(crate) fn runs(host: &Host, unit: &str) -> bool {
-    host.live && may("systemctl", &["is-active", "--quiet", unit]).is_some()
+    host.live
+        && may("systemctl", &["show", "-p", "ActiveState", "--value", unit])
+            .is_some_and(|said| is_up(&said))
+}
+
+fn is_up(said: &str) -> bool {
+    !["", "inactive", "failed"].contains(&said.trim())
 }
 
 /// The unit at a path, if it is one of ours.
@@ -117,6 +123,16 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 mod tests {
     use super::*;
     use crate::step::Holds;
+
+    #[test]
+    fn one_that_is_started_again_and_again_runs() {
+        for state in ["active", "activating", "reloading", "deactivating"] {
+            assert!(is_up(&format!("{state}\n")), "{state}");
+        }
+        for state in ["inactive", "failed", ""] {
+            assert!(!is_up(&format!("{state}\n")), "{state}");
+        }
+    }
 
     #[test]
     fn a_unit_that_came_with_a_file_is_stopped_whoever_started_it() {
