@@ -8,7 +8,7 @@ use crate::{
     journal::{Journal, Record},
     packages, podman,
     step::{Content, Holds, Keeper, Reader, Step},
-    units::runs,
+    units,
 };
 use anyhow::{Context, Result};
 use std::{fs, path::Path};
@@ -100,7 +100,7 @@ impl Site<'_> {
             Step::Services { units } => Some(Record::Services {
                 running: units
                     .iter()
-                    .filter(|unit| runs(host, unit))
+                    .filter(|unit| units::is_active(host, unit))
                     .cloned()
                     .collect(),
             }),
@@ -148,7 +148,7 @@ impl Site<'_> {
             }),
             Step::Run { unit } => Some(Record::Run {
                 unit: unit.clone(),
-                ran: runs(host, unit),
+                ran: units::is_active(host, unit),
             }),
             Step::Reload { .. } | Step::Answer { .. } => None,
         })
@@ -206,18 +206,7 @@ impl Site<'_> {
                 }
                 Ok(())
             }
-            Step::Run { unit } => {
-                // what failed too often is not started without this
-                let _ = may("systemctl", &["reset-failed", unit]);
-                if unit.ends_with(".socket") && runs(host, unit) {
-                    // a socket cannot start anew while its service has it; that starts next
-                    let service = unit.replace(".socket", ".service");
-                    must("systemctl", &["stop", &service], SHORT)?;
-                }
-                must("systemctl", &["restart", unit], SHORT)
-                    .map(drop)
-                    .with_context(|| format!("starting {unit} (journalctl -u {unit} says why)"))
-            }
+            Step::Run { unit } => units::start_anew(host, unit),
             Step::Answer { version } => answer::wait(version),
         }
     }

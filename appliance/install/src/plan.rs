@@ -153,7 +153,15 @@ pub(crate) fn services(
         let ours = release
             .files
             .contains_key(&format!("units/{}", enabled.unit));
-        if !runs || (anew && ours) {
+        // clients go on waiting at a socket while its service starts anew
+        let changed = if enabled.unit.ends_with(".socket") {
+            done.iter().filter_map(Step::path).any(|path| {
+                path.starts_with("/usr/lib/systemd/system") && path.ends_with(&enabled.unit)
+            })
+        } else {
+            anew
+        };
+        if !runs || (changed && ours) {
             steps.push(Step::Run {
                 unit: enabled.unit.clone(),
             });

@@ -2,7 +2,6 @@
 //! after everything. Each part can be done again, so that whatever cuts it off, the next call ends it.
 
 use crate::{
-    command::{SHORT, must},
     deed::{self, reload},
     failpoint::reach,
     host::Host,
@@ -155,22 +154,10 @@ fn one(
         }
         // stopped before all else
         Record::Run { .. } => Ok(None),
-        Record::Services { running } if host.live && !running.is_empty() => {
-            // a socket cannot start anew while its service has it
-            let (sockets, services): (Vec<&String>, Vec<&String>) =
-                running.iter().partition(|unit| unit.ends_with(".socket"));
-            for (verb, units) in [
-                ("stop", &services),
-                ("restart", &sockets),
-                ("start", &services),
-            ] {
-                for unit in units {
-                    must("systemctl", &[verb, unit], SHORT)?;
-                }
-            }
+        Record::Services { running } => {
+            units::bring_back(host, running)?;
             Ok(None)
         }
-        Record::Services { .. } => Ok(None),
     }
 }
 

@@ -19,6 +19,11 @@ const FOLDER: &str = "/usr/lib/systemd/system";
 /// Where an admin has his own, and his links to others'.
 const ADMINS: &str = "/etc/systemd/system";
 
+/// Whether a unit runs well. Only one that does so before is waited for when it is brought back.
+pub(crate) fn is_active(host: &Host, unit: &str) -> bool {
+    host.live && may("systemctl", &["is-active", "--quiet", unit]).is_some()
+}
+
 /// Whether a unit runs, or is about to: one that is started again and again is not active in between.
 pub(crate) fn runs(host: &Host, unit: &str) -> bool {
     host.live
@@ -53,16 +58,59 @@ pub(crate) fn brought(records: &[Record]) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Stops those that run.
+/// Stops them, in one call: of a socket that is stopped after its service, a client would start that again.
 pub(crate) fn stop(host: &Host, units: &BTreeSet<&str>) -> Result<()> {
-    for unit in units.iter().filter(|_| host.live) {
-        // one that is not known is not running
-        if runs(host, unit) {
-            must("systemctl", &["stop", unit], SHORT)?;
-        }
+    if !host.live {
+        return Ok(());
+    }
+    // one that is not known cannot be stopped
+    let known: Vec<&str> = units
+        .iter()
+        .copied()
+        .filter(|unit| runs(host, unit) || is_loaded(unit))
+        .collect();
+    if known.iter().any(|unit| runs(host, unit)) {
+        let words: Vec<&str> = ["stop"].into_iter().chain(known).collect();
+        must("systemctl", &words, SHORT)?;
+    }
+    for unit in units {
         let _ = may("systemctl", &["reset-failed", unit]);
     }
     Ok(())
+}
+
+/// Starts a unit anew. A socket cannot start while its service has it: both are stopped, and the
+/// service starts with the next client, or by whoever calls for it.
+pub(crate) fn start_anew(host: &Host, unit: &str) -> Result<()> {
+    // what failed too often is not started without this
+    let _ = may("systemctl", &["reset-failed", unit]);
+    if let Some(name) = unit.strip_suffix(".socket")
+        && runs(host, unit)
+    {
+        stop(host, &[unit, &format!("{name}.service")].into())?;
+    }
+    must("systemctl", &["restart", unit], SHORT)
+        .map(drop)
+        .with_context(|| format!("starting {unit} (journalctl -u {unit} says why)"))
+}
+
+/// Starts those that ran before, anew: as their files are now.
+pub(crate) fn bring_back(host: &Host, running: &[String]) -> Result<()> {
+    if !host.live || running.is_empty() {
+        return Ok(());
+    }
+    stop(host, &running.iter().map(String::as_str).collect())?;
+    let (sockets, services): (Vec<&String>, Vec<&String>) =
+        running.iter().partition(|unit| unit.ends_with(".socket"));
+    for unit in sockets.into_iter().chain(services) {
+        must("systemctl", &["start", unit], SHORT)?;
+    }
+    Ok(())
+}
+
+fn is_loaded(unit: &str) -> bool {
+    may("systemctl", &["show", "-p", "LoadState", "--value", unit])
+        .is_some_and(|said| said.trim() == "loaded")
 }
 
 /// Removes the links by which an admin has enabled a unit that is no more. Those that have a record are put

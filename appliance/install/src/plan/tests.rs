@@ -158,6 +158,39 @@ fn what_runs_anew_follows_from_what_is_done() {
 }
 
 #[test]
+fn a_socket_runs_anew_only_when_its_unit_is_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut release = release(dir.path(), "2");
+    release
+        .files
+        .insert("units/dtnd.socket".into(), String::new());
+    let facts = Facts {
+        running: vec!["dtnd.socket".into(), "dtnd.service".into()],
+        ..host()
+    };
+    let enabled = ["dtnd.socket", "dtnd.service"].map(|unit| Enabled {
+        unit: unit.into(),
+        links: Vec::new(),
+    });
+    let file = |path: &str| Step::file(path, 0o644, Content::Text(String::new()));
+    let program = file("/usr/sbin/dtnd");
+    assert_eq!(
+        shown(&services(&facts, &release, &enabled, &[program])),
+        ["run     dtnd.service", "check   dtnd answers as version 2"]
+    );
+    let unit = file("/usr/lib/systemd/system/dtnd.socket");
+    assert_eq!(
+        shown(&services(&facts, &release, &enabled, &[unit])),
+        [
+            "reload  systemd",
+            "run     dtnd.socket",
+            "run     dtnd.service",
+            "check   dtnd answers as version 2"
+        ]
+    );
+}
+
+#[test]
 fn what_a_newer_release_has_no_more_goes_and_what_is_the_admins_stays() {
     let dir = tempfile::tempdir().unwrap();
     let wanted = Wanted {
