@@ -146,21 +146,37 @@ impl Image {
     }
 }
 
-/// Writes a file whole: temporary name, flush, rename, flush of the folder.
+/// Writes a file whole: temporary name, flush, rename, flush of the folder. What fails leaves no part of
+/// it: a full disk has to have room for the way back.
 pub(crate) fn put(
     path: &Path,
     bytes: &Bytes<'_>,
     owned: &Owned,
     modified: Option<(i64, i64)>,
 ) -> Result<()> {
-    let doing = || format!("writing {}", path.display());
     let temporary = temporary(path)?;
     sweep(path)?;
+    let done = write(path, &temporary, bytes, owned, modified);
+    if done.is_err() {
+        // what it failed by is worth more than what this fails by
+        let _ = fs::remove_file(&temporary);
+    }
+    done
+}
+
+fn write(
+    path: &Path,
+    temporary: &Path,
+    bytes: &Bytes<'_>,
+    owned: &Owned,
+    modified: Option<(i64, i64)>,
+) -> Result<()> {
+    let doing = || format!("writing {}", path.display());
     let mut out = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&temporary)
+        .open(temporary)
         .with_context(doing)?;
     match bytes {
         Bytes::Text(text) => out.write_all(text).with_context(doing)?,
@@ -179,14 +195,14 @@ pub(crate) fn put(
     // after the owner: a change of owner takes the set-user bits and capabilities away
     out.set_permissions(fs::Permissions::from_mode(owned.mode))
         .with_context(doing)?;
-    set_attributes(&temporary, &owned.attributes).with_context(doing)?;
+    set_attributes(temporary, &owned.attributes).with_context(doing)?;
     if let Some((seconds, nanoseconds)) = modified {
         out.set_modified(instant(seconds, nanoseconds))
             .with_context(doing)?;
     }
     out.sync_all().with_context(doing)?;
     reach("written")?;
-    fs::rename(&temporary, path).with_context(doing)?;
+    fs::rename(temporary, path).with_context(doing)?;
     flush_parent(path)
 }
 
@@ -331,88 +347,4 @@ pub(crate) fn flush_parent(path: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Each kind of image is put back in place of each other kind, with all that belongs to it.
-    #[test]
-    fn every_image_comes_back_over_every_other() {
-        let dir = tempfile::tempdir().unwrap();
-        let blobs = dir.path().join("blobs");
-        fs::create_dir(&blobs).unwrap();
-        let path = dir.path().join("it");
-        let make: [&dyn Fn(); 3] = [
-            &|| {},
-            &|| {
-                fs::write(&path, "before").unwrap();
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o4751)).unwrap();
-            },
-            &|| std::os::unix::fs::symlink("/nowhere", &path).unwrap(),
-        ];
-        for before in make {
-            for after in make {
-                let _ = fs::remove_file(&path);
-                before();
-                let image = Image::of(&path).unwrap();
-                if let Image::File { sha256, .. } = &image {
-                    fs::copy(&path, blobs.join(sha256)).unwrap();
-                }
-                let _ = fs::remove_file(&path);
-                after();
-                assert_eq!(image.restore(&path, &blobs).unwrap(), None);
-                assert_eq!(Image::of(&path).unwrap(), image);
-                // again is success
-                assert_eq!(image.restore(&path, &blobs).unwrap(), None);
-            }
-        }
-    }
-
-    #[test]
-    fn a_folder_with_something_in_it_stays_and_that_is_said() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("data");
-        fs::create_dir(&folder).unwrap();
-        fs::write(folder.join("result"), "").unwrap();
-        let said = Image::Absent.restore(&folder, dir.path()).unwrap().unwrap();
-        assert!(said.contains("not empty"));
-        fs::remove_file(folder.join("result")).unwrap();
-        assert_eq!(Image::Absent.restore(&folder, dir.path()).unwrap(), None);
-        assert!(!folder.exists());
-    }
-
-    #[test]
-    fn a_damaged_blob_is_not_put_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("it");
-        fs::write(&path, "before").unwrap();
-        let image = Image::of(&path).unwrap();
-        let Image::File { sha256, .. } = &image else {
-            panic!("{image:?}")
-        };
-        fs::write(dir.path().join(sha256), "changed").unwrap();
-        fs::write(&path, "after").unwrap();
-        let error = image.restore(&path, dir.path()).unwrap_err().to_string();
-        assert!(error.contains("damaged"), "{error}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "after");
-    }
-
-    #[test]
-    fn attributes_are_part_of_an_image() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("it");
-        fs::write(&path, "x").unwrap();
-        if xattr::set(&path, "user.dtn", b"\x00\xff").is_err() {
-            // a file system without attributes
-            return;
-        }
-        let image = Image::of(&path).unwrap();
-        let Image::File { sha256, owned, .. } = &image else {
-            panic!("{image:?}")
-        };
-        assert_eq!(owned.attributes["user.dtn"], "00ff");
-        fs::copy(&path, dir.path().join(sha256)).unwrap();
-        fs::remove_file(&path).unwrap();
-        image.restore(&path, dir.path()).unwrap();
-        assert_eq!(xattr::get(&path, "user.dtn").unwrap().unwrap(), b"\x00\xff");
-    }
-}
+mod tests;

@@ -25,7 +25,8 @@ pub(crate) fn roll_back(host: &Host, journal: &mut Journal) -> Result<(), Failur
         return Ok(());
     };
     let between = |left| Failure::Between(anyhow!("taking back a run that was cut off"), left);
-    journal.uncommit()?;
+    let failed = |e: anyhow::Error| between(vec![format!("{e:#}")]);
+    journal.uncommit().map_err(failed)?;
     // an upgrade leaves pods their NICs; before a first installation there was nobody to have any
     if journal.base.is_none() {
         held::stop_and_bring_home(host, &run.records).map_err(between)?;
@@ -37,8 +38,7 @@ pub(crate) fn roll_back(host: &Host, journal: &mut Journal) -> Result<(), Failur
     if !outcome.failures.is_empty() {
         return Err(between(outcome.failures));
     }
-    journal.drop_run()?;
-    Ok(())
+    journal.drop_run().map_err(failed)
 }
 
 /// Mends what a run before this one left when it was cut off.

@@ -85,3 +85,23 @@ fn after_the_end_nothing_of_it_is_left() {
     journal.end_removal().unwrap();
     assert_eq!(fs::read_dir(dir.path().join("var/lib")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_base_that_is_as_it_was_is_not_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(dir.path()).unwrap();
+    journal.begin("1").unwrap();
+    journal.commit().unwrap();
+    let file = journal.file("base.json");
+    // a write would replace it by another file
+    let inode = |file: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(file).unwrap());
+    let before = inode(&file);
+    journal.begin("2").unwrap();
+    journal.uncommit().unwrap();
+    assert_eq!(inode(&file), before);
+    let base = journal.base.clone();
+    journal.commit().unwrap();
+    journal.base = base.clone();
+    journal.uncommit().unwrap();
+    assert_eq!(Journal::open(dir.path()).unwrap().base, base);
+}
