@@ -90,17 +90,34 @@ fn bring_home(host: &Host) -> Result<Vec<String>> {
             .map_err(|e| anyhow::anyhow!("{e}"))
             .with_context(|| format!("taking home what {} holds", record.key))?;
         for homecoming in home {
-            let nic = &homecoming.nic;
-            said.push(match homecoming.home {
-                Home::Home => format!("{nic} is home, and as it was"),
-                Home::Deleted => format!("the child of {nic} is gone"),
-                Home::Destroyed => format!("{nic} was a virtual link and is gone with its pod"),
-                Home::Missing => bail!(
-                    "{nic} is in no namespace that can be seen: end what pins it, or plug it in, then try again"
-                ),
-            });
+            said.push(told(&homecoming.nic, homecoming.home));
             said.extend(homecoming.notes);
         }
     }
     Ok(said)
+}
+
+/// One that is nowhere must not hold the host for ever: it may be broken, or have been taken out.
+fn told(nic: &str, home: Home) -> String {
+    match home {
+        Home::Home => format!("{nic} is home, and as it was"),
+        Home::Deleted => format!("the child of {nic} is gone"),
+        Home::Destroyed => format!("{nic} was a virtual link and is gone with its pod"),
+        Home::Missing => format!(
+            "WARNING: {nic} was NOT brought home: it is in no namespace that can be seen. If it is still in \
+             this machine, end what pins it, or start the machine anew: it comes back by its own name and \
+             with the kernel's settings"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nic_that_is_nowhere_is_told_loudly() {
+        assert!(told("data0", Home::Missing).starts_with("WARNING: data0"));
+        assert_eq!(told("data0", Home::Home), "data0 is home, and as it was");
+    }
 }
