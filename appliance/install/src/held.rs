@@ -32,14 +32,27 @@ pub(crate) fn holders(host: &Host) -> Vec<String> {
         .collect()
 }
 
-/// Ends the pods that the daemon runs, and waits until they hold nothing.
-pub(crate) fn end_pods(host: &Host) -> Result<()> {
+/// Ends the pods that the daemon runs, and waits until they hold nothing. Returned is what a person
+/// should know: without the daemon pods are not ended.
+pub(crate) fn end_pods(host: &Host) -> Result<Vec<String>> {
+    let (records, _) = record::list(&Places::below(&host.root));
+    let holding: Vec<String> = records
+        .iter()
+        .filter_map(|record| record.pod.as_ref().map(|pod| pod.name.to_string()))
+        .collect();
     if !units::runs(host, "dtnd.service") {
-        return Ok(());
+        return Ok(outliving(&holding).into_iter().collect());
     }
-    let Ok(pods) = answer::pods() else {
-        // one that does not answer ends none; what its pods hold is taken home below
-        return Ok(());
+    let pods = match answer::pods() {
+        Ok(pods) => pods,
+        // a daemon that cannot be asked must not hold a host on which nothing is at stake
+        Err(_) if holding.is_empty() => return Ok(Vec::new()),
+        Err(e) => bail!(
+            "dtnd runs and does not answer, and pods that it alone ends hold NICs ({}): start it anew \
+             (systemctl restart dtnd.service), or stop it (systemctl stop dtnd.socket dtnd.service) to \
+             take the NICs out of pods that go on: {e:#}",
+            holding.join(", ")
+        ),
     };
     for pod in &pods {
         answer::end_pod(&pod.name)?;
@@ -54,7 +67,18 @@ pub(crate) fn end_pods(host: &Host) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-    Ok(())
+    Ok(Vec::new())
+}
+
+/// What is said of pods that nobody ends.
+fn outliving(holding: &[String]) -> Option<String> {
+    (!holding.is_empty()).then(|| {
+        format!(
+            "WARNING: dtnd does not run, so pods are NOT ended, and lose their NICs: {}; to end them: podman \
+             pod ps, podman pod rm -f",
+            holding.join(", ")
+        )
+    })
 }
 
 /// Stops what the records have brought, and then takes NICs home: nobody may take one again that was
@@ -114,6 +138,13 @@ fn told(nic: &str, home: Home) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pods_that_nobody_ends_are_named() {
+        assert_eq!(outliving(&[]), None);
+        let said = outliving(&["mover".into(), "sink".into()]).unwrap();
+        assert!(said.contains("NOT ended") && said.contains("mover, sink"));
+    }
 
     #[test]
     fn a_nic_that_is_nowhere_is_told_loudly() {

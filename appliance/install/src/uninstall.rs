@@ -68,7 +68,8 @@ pub(crate) fn run(options: &UninstallOptions) -> Result<(), Failure> {
         return Ok(());
     }
     consent::ask("Take all of this back?", options.yes)?;
-    held::end_pods(&host)?;
+    // some may have ended when it fails
+    held::end_pods(&host).map_err(|e| between(vec![format!("{e:#}")]))?;
     journal.begin_removal(options.keep_state, options.packages)?;
     complete(&host, &mut journal)?;
     println!("The host is as it was before the first installation.");
@@ -80,8 +81,9 @@ pub(crate) fn complete(host: &Host, journal: &mut Journal) -> Result<(), Failure
     let Some(removal) = journal.removal else {
         return Ok(());
     };
-    let between =
-        |left: Vec<String>| Failure::Between(anyhow!("the uninstallation is not complete"), left);
+    // when it was cut off, a boot may have started them again
+    let notes = held::end_pods(host).map_err(|e| between(vec![format!("{e:#}")]))?;
+    notes.iter().for_each(|note| println!("{note}"));
     let records = journal.base.as_ref().map(|base| base.records.clone());
     let records = records.unwrap_or_default();
     let stays = Stays {
@@ -99,6 +101,10 @@ pub(crate) fn complete(host: &Host, journal: &mut Journal) -> Result<(), Failure
     journal
         .end_removal()
         .map_err(|e| between(vec![format!("{e:#}")]))
+}
+
+fn between(left: Vec<String>) -> Failure {
+    Failure::Between(anyhow!("the uninstallation is not complete"), left)
 }
 
 fn described(record: &Record, options: &UninstallOptions) -> Option<String> {
