@@ -13,7 +13,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 pub(crate) use records::{Base, Record, Removal, Run};
-use records::{FORMAT, Head, check, merged};
+use records::{FORMAT, Head, check, left, merged};
 use serde::de::DeserializeOwned;
 use std::{
     collections::BTreeSet,
@@ -26,6 +26,8 @@ use std::{
 /// Where it is.
 pub(crate) const STATE: &str = "/var/lib/dtn";
 const OWN: &str = "/var/lib/dtn/install";
+/// What an uninstallation that left state has to say to the next one.
+const KEPT: &str = "/var/lib/dtn/kept.json";
 /// Longest journal that is read: some hundred records.
 const LONGEST: u64 = 64 << 20;
 
@@ -35,6 +37,8 @@ pub(crate) struct Journal {
     root: PathBuf,
     /// What is installed.
     pub(crate) base: Option<Base>,
+    /// What an installation before this one brought, and was left by its uninstallation.
+    pub(crate) kept: Option<Base>,
     /// What was cut off.
     pub(crate) run: Option<Run>,
     /// An uninstallation has begun, in this way.
@@ -47,12 +51,17 @@ impl Journal {
         let mut journal = Self {
             root: root.to_owned(),
             base: None,
+            kept: None,
             run: None,
             removal: None,
         };
         journal.base = read_json::<Base>(&journal.file("base.json"))?;
         if let Some(base) = &journal.base {
             check(base.format)?;
+        }
+        journal.kept = read_json::<Base>(&journal.below(KEPT))?;
+        if let Some(kept) = &journal.kept {
+            check(kept.format)?;
         }
         journal.removal = read_json::<Removal>(&journal.file("removal.json"))?;
         if let Some(removal) = &journal.removal {
@@ -173,7 +182,7 @@ impl Journal {
     /// fails of it the next call does.
     pub(crate) fn commit(&mut self) -> Result<()> {
         let Some(run) = &self.run else { return Ok(()) };
-        let base = merged(self.base.as_ref(), run);
+        let base = merged(self.base.as_ref().or(self.kept.as_ref()), run);
         reach("commit")?;
         self.write("base.json", &serde_json::to_vec_pretty(&base)?)?;
         self.base = Some(base);
@@ -201,6 +210,11 @@ impl Journal {
 
     /// The run was taken back: nothing of it is left.
     pub(crate) fn drop_run(&mut self) -> Result<()> {
+        if self.base.is_some() {
+            // it is in the base
+            image::remove(&self.below(KEPT))?;
+            self.kept = None;
+        }
         image::remove(&self.file("run.jsonl"))?;
         self.run = None;
         reach("dropped")?;
@@ -224,6 +238,14 @@ impl Journal {
 
     /// All is taken back: the journal goes too.
     pub(crate) fn end_removal(&mut self) -> Result<()> {
+        if let Some(base) = &self.base
+            && self.removal.is_some_and(|removal| removal.keep_state)
+        {
+            let kept = left(base);
+            let text = serde_json::to_vec_pretty(&kept)?;
+            image::put(&self.below(KEPT), &Bytes::Text(&text), &own_user(), None)?;
+            self.kept = Some(kept);
+        }
         let made = self.base.take().map(|base| base.made).unwrap_or_default();
         // in this order: what is left of it says at each moment that it is to be completed
         image::remove(&self.file("base.json"))?;

@@ -3,6 +3,7 @@
 use crate::{
     Failure, UninstallOptions, consent, facts, held,
     host::Host,
+    image::Image,
     install::host,
     journal::{self, Journal, Record},
     podman,
@@ -11,6 +12,7 @@ use crate::{
     undo::{Stays, take_back},
 };
 use anyhow::anyhow;
+use std::path::Path;
 
 /// Takes the appliance off the host.
 pub(crate) fn run(options: &UninstallOptions) -> Result<(), Failure> {
@@ -34,6 +36,11 @@ pub(crate) fn run(options: &UninstallOptions) -> Result<(), Failure> {
             // empty folders may be left of one that was cut off at its very end
             journal.vanish(&[])?;
             println!("Nothing is installed.");
+            if journal.kept.is_some() {
+                println!(
+                    "State of an installation before is in /etc/dtn and /var/lib/dtn: the next one takes it up."
+                );
+            }
         }
         return Ok(());
     };
@@ -48,14 +55,7 @@ pub(crate) fn run(options: &UninstallOptions) -> Result<(), Failure> {
         println!("  end: {holder}");
     }
     if !options.keep_state {
-        println!(
-            "What is in /etc/dtn and /var/lib/dtn is lost: configuration, the host's identity{} (--keep-state keeps it)",
-            if host.at("/var/lib/dtn/vdn").exists() {
-                ", and the domain's authority and store"
-            } else {
-                ""
-            }
-        );
+        println!("{}", fate(&host, &base.records));
     }
     if facts.kubelet.is_some() && !holders.is_empty() {
         return Err(Failure::Refused(
@@ -103,6 +103,38 @@ pub(crate) fn complete(host: &Host, journal: &mut Journal) -> Result<(), Failure
         .map_err(|e| between(vec![format!("{e:#}")]))
 }
 
+/// What becomes of configuration and state: a folder that was there before the first installation stays.
+fn fate(host: &Host, records: &[Record]) -> String {
+    let came = |folder: &&str| {
+        records.iter().any(|record| {
+            matches!(record, Record::Path { path, before: Image::Absent, .. } if path == Path::new(folder))
+        })
+    };
+    let (lost, stay): (Vec<&str>, Vec<&str>) = ["/etc/dtn", "/var/lib/dtn"]
+        .iter()
+        .partition(|folder| came(folder));
+    let mut lines = Vec::new();
+    if !lost.is_empty() {
+        let authority = host.at("/var/lib/dtn/vdn").exists() && lost.contains(&"/var/lib/dtn");
+        lines.push(format!(
+            "What is in {} is lost: configuration, the host's identity{} (--keep-state keeps it)",
+            lost.join(" and "),
+            if authority {
+                ", and the domain's authority and store"
+            } else {
+                ""
+            }
+        ));
+    }
+    if !stay.is_empty() {
+        lines.push(format!(
+            "There was a {} before the first installation: what is in it stays, credentials too",
+            stay.join(" and a ")
+        ));
+    }
+    lines.join("\n")
+}
+
 fn between(left: Vec<String>) -> Failure {
     Failure::Between(anyhow!("the uninstallation is not complete"), left)
 }
@@ -110,7 +142,7 @@ fn between(left: Vec<String>) -> Failure {
 fn described(record: &Record, options: &UninstallOptions) -> Option<String> {
     Some(match record {
         Record::Path { path, before, .. } => match before {
-            crate::image::Image::Absent => format!("remove   {}", path.display()),
+            Image::Absent => format!("remove   {}", path.display()),
             _ => format!("put back {}", path.display()),
         },
         Record::Accounts { added } if !added.is_empty() => format!(

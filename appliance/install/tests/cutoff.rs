@@ -320,3 +320,46 @@ fn a_first_installation_that_was_used_since_is_not_taken_back() {
     Bench::good(&bench.call(&["uninstall", "--yes"], &cut, ""));
     assert_eq!(tree(&cut), tree(&bench.at("bare")));
 }
+
+/// What an uninstallation left with --keep-state, the last one takes back, whatever was cut off between.
+#[test]
+fn state_that_was_kept_goes_with_the_last_uninstallation() {
+    let bench = Bench::new();
+    let bare = tree(&bench.at("bare"));
+    let root = bench.copy("bare", "installed");
+    Bench::good(&bench.install("one", &root, ""));
+    let key = "var/lib/dtn/vdn/key";
+    fs::write(root.join(key), "secret").unwrap();
+    let end = |why: &str| {
+        let root = bench.at("kept");
+        assert!(root.join(key).exists(), "{why}");
+        Bench::good(&bench.install("one", &root, ""));
+        assert!(root.join(key).exists(), "{why}");
+        let text = Bench::good(&bench.call(&["uninstall", "--yes"], &root, ""));
+        assert!(
+            text.contains("in /etc/dtn and /var/lib/dtn is lost"),
+            "{why}: {text}"
+        );
+        assert_eq!(tree(&root), bare, "{why}");
+    };
+    let keep = ["uninstall", "--yes", "--keep-state"];
+    for number in 1..400 {
+        let root = bench.copy("installed", "kept");
+        let output = bench.call(&keep, &root, &format!("kill:{number}"));
+        end(&format!("left, killed at {number}"));
+        if output.status.success() {
+            break;
+        }
+    }
+    let root = bench.copy("installed", "left");
+    Bench::good(&bench.call(&keep, &root, ""));
+    for number in 1..400 {
+        let root = bench.copy("left", "kept");
+        let output = bench.install("one", &root, &format!("kill:{number}"));
+        end(&format!("installed again, killed at {number}"));
+        if output.status.success() {
+            return;
+        }
+    }
+    panic!("the installation never ended");
+}

@@ -1,6 +1,6 @@
 //! What is in the journal, and how a run that is done becomes part of the base. Pure.
 
-use crate::{accounts::Account, image::Image, step::Holds};
+use crate::{accounts::Account, image::Image, step::Holds, undo::is_state};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -98,12 +98,31 @@ pub(super) fn merged(base: Option<&Base>, run: &Run) -> Base {
             records.push(record.clone());
         }
     }
+    let mut made = base.map(|base| base.made.clone()).unwrap_or_default();
+    for folder in &run.head.made {
+        if !made.contains(folder) {
+            made.push(folder.clone());
+        }
+    }
     Base {
         format: FORMAT,
         version: run.head.version.clone(),
         last_run: run.head.run.clone(),
-        made: run.head.made.clone(),
+        made,
         records,
+    }
+}
+
+/// Of a base what an uninstallation leaves when state stays: a later one is to take it back. Pure.
+pub(super) fn left(base: &Base) -> Base {
+    let is_left = |record: &&Record| match record {
+        Record::Path { path, before, .. } => is_state(path) && *before == Image::Absent,
+        Record::Accounts { .. } => true,
+        _ => false,
+    };
+    Base {
+        records: base.records.iter().filter(is_left).cloned().collect(),
+        ..base.clone()
     }
 }
 
