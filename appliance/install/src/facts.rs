@@ -142,7 +142,8 @@ pub(crate) struct Kubelet {
     pub(crate) kubeconfig: Option<PathBuf>,
 }
 
-/// Reads everything of the host whose files are below `root`.
+/// Reads everything of the host whose files are below `root`, but for the configuration: one that cannot be
+/// read must not be in the way of what is taken back.
 pub(crate) async fn read(root: &Path) -> Result<Facts> {
     let live = root == Path::new("/");
     let mut facts = Facts {
@@ -156,7 +157,6 @@ pub(crate) async fn read(root: &Path) -> Result<Facts> {
         old_configuration: ["/etc/dtn/dtnd.toml", "/etc/dtn/vdnd.toml"]
             .iter()
             .any(|file| below(root, file).exists()),
-        configured: configured::read(root)?,
         network_manager: below(root, "/etc/NetworkManager").is_dir(),
         networkd: below(root, "/usr/lib/systemd/systemd-networkd").exists(),
         kubelet: kubelet(root),

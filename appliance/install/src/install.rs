@@ -2,7 +2,7 @@
 
 use crate::{
     Failure, InstallOptions,
-    configured::{Configured, FILE},
+    configured::{self, Configured, FILE},
     consent,
     deed::Site,
     facts::{self, Facts},
@@ -41,22 +41,19 @@ pub(crate) fn check(options: &InstallOptions) -> Result<(), Failure> {
 pub(crate) fn run(options: &InstallOptions) -> Result<(), Failure> {
     let root = root(&options.root)?;
     let _lock = journal::lock(&root)?;
-    let release = Release::open(&options.release)?;
-    let mut facts = look(&root)?;
-    judge(&facts, &release, options)?;
-
-    let host = host(&root, &facts);
     let mut journal = Journal::open(&root)?;
-    if !options.dry_run {
-        let cut_off = journal.run.is_some() || journal.removal.is_some();
-        recover(&host, &mut journal)?;
-        if cut_off {
-            // what was taken back has changed what is seen
-            facts = look(&root)?;
+    // first of all: no refusal may be in the way of what a call before this one left
+    if journal.run.is_some() || journal.removal.is_some() {
+        if options.dry_run {
+            println!("A run before this one was cut off; it would first be mended.");
+        } else {
+            recover(&host(&root, &bare_look(&root)?), &mut journal)?;
         }
-    } else if journal.run.is_some() || journal.removal.is_some() {
-        println!("A run before this one was cut off; it would first be mended.");
     }
+    let release = Release::open(&options.release)?;
+    let facts = look(&root)?;
+    judge(&facts, &release, options)?;
+    let host = host(&root, &facts);
 
     let proposal = propose::configuration(&facts, &wishes(options));
     let configuration = match &facts.configured {
@@ -127,6 +124,13 @@ pub(crate) fn run(options: &InstallOptions) -> Result<(), Failure> {
 }
 
 fn look(root: &Path) -> Result<Facts> {
+    let mut facts = bare_look(root)?;
+    facts.configured = configured::read(root)?;
+    Ok(facts)
+}
+
+/// The host without its configuration.
+pub(crate) fn bare_look(root: &Path) -> Result<Facts> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -1,10 +1,10 @@
 //! An uninstallation: pods end, NICs come home, and every byte is put back as the journal has it.
 
 use crate::{
-    Failure, UninstallOptions, consent, facts, held,
+    Failure, UninstallOptions, consent, held,
     host::Host,
     image::Image,
-    install::host,
+    install::{bare_look, host},
     journal::{self, Journal, Record},
     podman,
     recovery::recover,
@@ -18,11 +18,7 @@ use std::path::Path;
 pub(crate) fn run(options: &UninstallOptions) -> Result<(), Failure> {
     let root = root(&options.root)?;
     let _lock = journal::lock(&root)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let facts = runtime.block_on(facts::read(&root))?;
-    drop(runtime);
+    let facts = bare_look(&root)?;
     let host = host(&root, &facts);
     let mut journal = Journal::open(&root)?;
     let cut_off = journal.run.is_some() || journal.removal.is_some();

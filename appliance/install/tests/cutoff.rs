@@ -363,3 +363,15 @@ fn state_that_was_kept_goes_with_the_last_uninstallation() {
     }
     panic!("the installation never ended");
 }
+
+/// What is refused afterwards is no hindrance to mending what was cut off.
+#[test]
+fn what_was_cut_off_is_mended_before_anything_is_looked_at() {
+    let bench = Bench::new();
+    let root = bench.copy("bare", "cut");
+    bench.install("one", &root, "kill:60");
+    assert!(root.join("usr/libexec/dtn/dtn-install").exists());
+    let output = bench.install("no-release", &root, "");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(tree(&root), tree(&bench.at("bare")));
+}

@@ -206,6 +206,20 @@ fn configuration_and_state_stay_when_that_is_asked_for() {
 }
 
 #[test]
+fn a_configuration_that_cannot_be_read_is_no_hindrance_to_its_uninstallation() {
+    let bench = Bench::new(DEBIAN);
+    let before = count(&bench.root());
+    assert_eq!(bench.install(&["--yes"]).0, 0);
+    bench.put("root/etc/dtn/appliance.toml", "[host\n");
+    let (code, text) = bench.install(&["--yes"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("appliance.toml"), "{text}");
+    let (code, text) = bench.call(&["uninstall", "--yes"]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(count(&bench.root()), before);
+}
+
+#[test]
 fn a_daemon_that_the_admin_enabled_is_not_left_enabled() {
     let bench = Bench::new(DEBIAN);
     let units = bench.root().join("etc/systemd/system");
