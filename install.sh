@@ -13,6 +13,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 state=/var/lib/dtn-lab
 logs=${DTN_LOG_DIR:-/var/log/dtn-install}
+# names of the packages that were added, one a line
+added=$logs/added-packages
 image=dtn-transfer
 # a test gives programs that were built before
 programs=${DTN_PROGRAMS:-$here/target/release}
@@ -190,7 +192,7 @@ install_packages() {
         # podman would start its socket; the lab has its own and touches nothing of the machine's
         run_step apt-install 1800 apt-get -q install -y --no-install-recommends "${missing[@]}"
         if [[ " ${missing[*]} " == *" openvswitch-switch "* ]]; then quiet_switch; fi
-        printf '%s\n' "${missing[@]}" >>"$logs/added-packages"
+        printf '%s\n' "${missing[@]}" >>"$added"
     fi
     find_toolchain ||
         fail "no Rust toolchain of version $(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$here/Cargo.toml") or newer: install Debian's cargo-web and rustc-web, or one from https://rustup.rs"
@@ -343,7 +345,7 @@ lab() {
     fi
     run_step image 1800 "$here/images/build" "$image" --mover "$here/target/release/dtn-mover" \
         $form "$archive" --cache "$here/target/images/cache"
-    say "stays on this machine: packages ($(sort -u "$logs/added-packages" 2>/dev/null | tr '\n' ' ')), $here/target, $logs$cache"
+    say "stays on this machine: packages ($(sort -u "$added" 2>/dev/null | tr '\n' ' ')), $here/target, $logs$cache"
     exec "$here/target/release/dtnctl" lab run --image "$archive" "$@"
 }
 
@@ -378,7 +380,7 @@ need_openssl() {
         dnf -y -q install openssl >"$logs/openssl.log" 2>&1 ||
             fail "adding openssl failed ($logs/openssl.log): install it by hand, then try again"
     fi
-    printf 'openssl\n' >>"$logs/added-packages"
+    printf 'openssl\n' >>"$added"
 }
 
 # open_bundle BUNDLE KEY DIR: copies the bundle where nobody else writes, checks it, and unpacks it to
@@ -454,7 +456,9 @@ host() {
     work=$(mktemp -d /var/tmp/dtn-install.XXXXXX)
     # shellcheck disable=SC2064 # the folder of now
     trap "rm -rf '$work'" EXIT
-    : >"$logs/added-packages"
+    # apart from those of a lab; what --check and --dry-run add stays in the list until an installation has
+    # them in its journal, and removes it
+    added=$logs/added-for-host
     if [ -n "$bundle" ]; then
         open_bundle "$bundle" "$key" "$work"
         "$work/release/libexec/dtn-install" --version >/dev/null 2>"$work/cannot" ||
@@ -466,8 +470,8 @@ host() {
         build
         assemble_here "$work/release"
     fi
-    if [ "$verb" = install ] && [ -s "$logs/added-packages" ]; then
-        words+=(--added-packages "$logs/added-packages")
+    if [ "$verb" = install ] && [ -s "$added" ]; then
+        words+=(--added-packages "$added")
     fi
     "$work/release/libexec/dtn-install" "$verb" --release "$work/release" "${words[@]}" || rc=$?
     exit $rc

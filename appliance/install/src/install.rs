@@ -275,7 +275,14 @@ fn carry_out(
         site.act(step).with_context(|| format!("step \"{step}\""))?;
         reach("after deed")?;
     }
-    journal.commit()
+    journal.commit()?;
+    // the journal has it now; read again it would say the same
+    if let Some(file) = added_packages
+        && let Err(e) = fs::remove_file(file)
+    {
+        eprintln!("dtn-install: removing {}: {e}", file.display());
+    }
+    Ok(())
 }
 
 /// Set once somebody asks to stop: what is under way is done, and then taken back.

@@ -115,7 +115,7 @@ pub(crate) struct InstallOptions {
     /// Leave the distribution's packages to me
     #[arg(long)]
     pub(crate) no_packages: bool,
-    /// Names of packages that were added to get here, one a line
+    /// Names of packages that were added to get here, one a line; removed once they are in the journal
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) added_packages: Option<PathBuf>,
 }

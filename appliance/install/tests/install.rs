@@ -206,6 +206,20 @@ fn configuration_and_state_stay_when_that_is_asked_for() {
 }
 
 #[test]
+fn the_list_of_added_packages_is_there_until_the_journal_has_it() {
+    let bench = Bench::new(DEBIAN);
+    bench.put("added", "a-package-that-nobody-has\n");
+    let list = bench.dir.path().join("added");
+    let words = ["--added-packages", list.to_str().unwrap()];
+    let (code, text) = bench.install(&[&words[..], &["--dry-run"]].concat());
+    assert_eq!(code, 0, "{text}");
+    assert!(list.exists());
+    let (code, text) = bench.install(&[&words[..], &["--yes"]].concat());
+    assert_eq!(code, 0, "{text}");
+    assert!(!list.exists());
+}
+
+#[test]
 fn a_configuration_that_cannot_be_read_is_no_hindrance_to_its_uninstallation() {
     let bench = Bench::new(DEBIAN);
     let before = count(&bench.root());
