@@ -39,7 +39,9 @@ pub(crate) fn files(facts: &Facts, given: &[GivenNic], tune: bool) -> Vec<Step> 
         }
         if tune {
             steps.push(file(
-                format!("/etc/systemd/network/10-dtn-{}.link", nic.label),
+                // after a file of the admin's or of netplan's, whose names and MTU then stay: the first
+                // that matches is the only one
+                format!("/etc/systemd/network/90-dtn-{}.link", nic.label),
                 link(nic),
             ));
         }
@@ -132,7 +134,8 @@ fn network(nic: &Handed) -> String {
     format!("{HEAD}[Match]\n{matched}\n[Link]\nUnmanaged=yes\n")
 }
 
-/// systemd.link(5). It takes the place of the distribution's 99-default.link for this NIC, so the name
+/// systemd.link(5). It takes the place of the distribution's 99-default.link for a NIC that no other file
+/// is about, so the name
 /// is chosen here as it is there.
 fn link(nic: &Handed) -> String {
     format!(
@@ -262,7 +265,7 @@ mod tests {
                 names,
                 [
                     "/etc/systemd/network/10-dtn-ens2.network",
-                    "/etc/systemd/network/10-dtn-ens2.link",
+                    "/etc/systemd/network/90-dtn-ens2.link",
                     "/etc/NetworkManager/conf.d/dtn.conf"
                 ]
             );
