@@ -7,11 +7,8 @@
     reason = "a test that cannot be set up has failed"
 )]
 
-use dtn_api::{
-    cluster::{
-        ClaimParameters, DEDICATED_CLASS, DRIVER, PARAMETERS_KIND, PARAMETERS_VERSION, SHARED_CLASS,
-    },
-    slice::SliceSpec,
+use dtn_api::cluster::{
+    ClaimParameters, DEDICATED_CLASS, DRIVER, PARAMETERS_KIND, PARAMETERS_VERSION, SHARED_CLASS,
 };
 use k8s_openapi::api::{
     admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
@@ -126,13 +123,13 @@ fn the_parameters_of_the_documentation_are_right() {
 }
 
 #[test]
-fn the_slice_of_the_documentation_is_one_that_can_be_asked_for() {
+fn the_documentation_reserves_the_slice_that_the_network_is_of() {
     let text = fs::read_to_string(checkout().join("docs/kubernetes.md")).unwrap();
-    let block = text.split("```json\n").nth(1).unwrap();
-    let slice: SliceSpec = serde_json::from_str(block.split("```").next().unwrap()).unwrap();
     let network = folder().join("overlays/only-network/05-dtn.conflist");
     let list: Value = serde_json::from_str(&fs::read_to_string(network).unwrap()).unwrap();
-    assert_eq!(list["plugins"][0]["slice"], slice.name.as_str());
+    let slice = list["plugins"][0]["slice"].as_str().unwrap();
+    let command = format!("\ndtnctl slice reserve {slice} --between ");
+    assert!(text.contains(&command), "no line begins with {command:?}");
 }
 
 #[test]
