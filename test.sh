@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # test.sh: installs what the tests need and runs them all, least powerful kind first. Run it as root.
 #   --long        also the matrix of rates, MTUs and round trips, a switch without its controller for a
-#                 minute, and the check of every dependency
-#   --only GROUP  that group alone; qemu, a whole machine, is run in no other way
+#                 minute, a whole machine in QEMU with its reboots and power cuts (20 minutes), and the check
+#                 of every dependency
+#   --only GROUP  that group alone
 # The last line is "N passed, N failed, N skipped": groups, and single tests that this machine cannot
 # run, each named above with what is missing.
 set -euo pipefail
@@ -91,11 +92,9 @@ if [ $long = yes ] || [ -n "$only" ]; then
     group lab-matrix tests/lab-matrix
     # what takes minutes and needs no lab
     group cut-line cargo test --workspace --locked --test openflow_line -- --ignored --nocapture
+    group qemu tests/machine/qemu
     group dependencies tests/dependencies
 fi
-
-# not in --long before it has been seen to pass: 20 minutes on a machine that is not busy
-[ "$only" != qemu ] || group qemu tests/machine/qemu
 
 # tests that could not run say so in this file, one line each
 skipped=$(wc -l <"$skips")
