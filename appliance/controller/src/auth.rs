@@ -185,17 +185,6 @@ pub fn own_node(principal: &Principal, node: &Name) -> Result<(), Problem> {
     }
 }
 
-/// Refuses everybody but the domain's own people.
-pub fn operator(principal: &Principal) -> Result<(), Problem> {
-    match principal {
-        Principal::Admin | Principal::Operator | Principal::Itself => Ok(()),
-        other => Err(Problem::new(
-            Kind::Forbidden,
-            format!("{other} may not act for an operator"),
-        )),
-    }
-}
-
 /// Whether the token is the operator's: the file's only line. Compared by digest, so that the time
 /// it takes tells nothing.
 pub fn is_operator(file: Option<&std::path::Path>, token: &str) -> Result<bool, Problem> {
