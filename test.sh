@@ -65,7 +65,7 @@ group() {
 # room: what the disk under this folder has left: a full one fails every group after it, none by name
 room() { df --output=avail --human-readable . | tail -n 1 | tr -d ' '; }
 
-scripts=(install.sh test.sh tests/machine/host tests/machine/units tests/machine/install tests/machine/bare tests/machine/bare.sh tests/machine/qemu tests/machine/qemu.sh tests/machine/kernel tests/machine/early tests/machine/agent tests/machine/inside .ci/run images/build images/dtn-node/root/usr/libexec/dtn/install-plugins tests/lab tests/onos tests/os-ken tests/onos-core/make tests/onos-core/run tests/kubernetes/*.sh tests/kubernetes/run tests/kubernetes/bench tests/kubernetes/scenarios/*.sh tests/kubernetes/scenarios/*/*.sh tests/readme tests/lab-matrix tests/dependencies)
+scripts=(install.sh test.sh tests/own-root tests/machine/host tests/machine/units tests/machine/install tests/machine/bare tests/machine/bare.sh tests/machine/qemu tests/machine/qemu.sh tests/machine/kernel tests/machine/early tests/machine/agent tests/machine/inside .ci/run images/build images/dtn-node/root/usr/libexec/dtn/install-plugins tests/lab tests/onos tests/os-ken tests/onos-core/make tests/onos-core/run tests/kubernetes/*.sh tests/kubernetes/run tests/kubernetes/bench tests/kubernetes/scenarios/*.sh tests/kubernetes/scenarios/*/*.sh tests/readme tests/lab-matrix tests/dependencies)
 group format cargo fmt --all --check
 group shell shellcheck -x "${scripts[@]}"
 group lints cargo clippy --workspace --all-targets --locked -- -D warnings

@@ -8,12 +8,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # in the namespaces: the places that are not the machine's
 furnish() {
-    local inside=(nsenter --mount=/proc/self/ns/mnt --wd=/ --)
-    # in a chroot the root of the mount namespace is another one, and who enters a container's comes out
-    # there: ours is moved onto it
-    if [ "$("${inside[@]}" stat -c %d:%i /)" != "$(stat -c %d:%i /)" ]; then
-        "${inside[@]}" ./bin/busybox mount -o move . /
-    fi
+    "$here/../own-root"
     mount -t tmpfs -o mode=755 capsule /run
     mkdir /run/cgroup /run/lock /run/machines /run/netns
     mount --rbind /sys/fs/cgroup /run/cgroup
