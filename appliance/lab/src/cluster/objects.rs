@@ -113,5 +113,15 @@ pub(crate) async fn make(
         let proof = Proof::Token(token.trim().to_owned());
         pki::write(&file, &pki::kubeconfig(site.index, &ca, &proof))?;
     }
+    // the controller manager makes it for a new namespace in its own time, and no pod is taken before
+    said(&[
+        "wait",
+        "--for=create",
+        "serviceaccount/default",
+        "--namespace",
+        TRANSFERS,
+        "--timeout=60s",
+    ])
+    .await?;
     Ok(())
 }
