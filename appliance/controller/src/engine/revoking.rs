@@ -46,13 +46,8 @@ impl Engine {
                 let revocation = before.clone().unwrap_or_else(|| because(who, wish, now));
                 let row = enrolled::revoked(row, NODE_ROLE, name, revocation.clone(), now);
                 let mut done = Revoked {
-                    name: name.clone(),
-                    revocation,
-                    ended: Vec::new(),
-                    left: Vec::new(),
-                    leases: 0,
-                    gateways: Vec::new(),
                     hosts: own.len() as u64,
+                    ..nothing_ended(name, revocation)
                 };
                 let mut decision = Decision::only(());
                 if before.is_none() {
@@ -121,15 +116,7 @@ impl Engine {
             let before = row.revoked.clone();
             let revocation = before.clone().unwrap_or_else(|| because(who, wish, now));
             let next = enrolled::revoked(Some(row), CLUSTER_ROLE, name, revocation.clone(), now);
-            let mut decision = Decision::only(Revoked {
-                name: name.clone(),
-                revocation,
-                ended: Vec::new(),
-                left: Vec::new(),
-                leases: 0,
-                gateways: Vec::new(),
-                hosts: 0,
-            });
+            let mut decision = Decision::only(nothing_ended(name, revocation));
             if before.is_none() {
                 let detail = format!("{name}{}", words(wish));
                 decision = decision.event("cluster.revoked", None, detail);
@@ -218,15 +205,7 @@ impl Engine {
                     .ok_or_else(|| not_found("domain", name))?;
                 let before = row.revoked.clone();
                 let revocation = before.clone().unwrap_or_else(|| because(who, wish, now));
-                let mut done = Revoked {
-                    name: name.clone(),
-                    revocation: revocation.clone(),
-                    ended: Vec::new(),
-                    left: Vec::new(),
-                    leases: 0,
-                    gateways: Vec::new(),
-                    hosts: 0,
-                };
+                let mut done = nothing_ended(name, revocation.clone());
                 let mut decision = Decision::only(());
                 if before.is_none() {
                     let next = PeerRow {
@@ -282,6 +261,19 @@ fn open_invitations(state: &State, kind: InviteKind, name: &Name) -> Vec<Change>
     rows.filter(|row| row.kind == kind && row.name == *name)
         .map(|row| Change::NoInvitation(row.id))
         .collect()
+}
+
+/// The account of a revocation before anything was ended by it.
+fn nothing_ended(name: &Name, revocation: Revocation) -> Revoked {
+    Revoked {
+        name: name.clone(),
+        revocation,
+        ended: Vec::new(),
+        left: Vec::new(),
+        leases: 0,
+        gateways: Vec::new(),
+        hosts: 0,
+    }
 }
 
 fn because(who: &Principal, wish: &Revoke, now: Timestamp) -> Revocation {
