@@ -118,6 +118,31 @@ pub struct Member {
     /// What it is in the slice.
     #[serde(default)]
     pub role: Role,
+    /// Its host let it join for a pod, after the slice was reserved: it goes again when it has been
+    /// without one for two minutes. The controller's to say; never in a request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub joined: bool,
+}
+
+impl Member {
+    /// An interface of a host.
+    pub fn of_host(host: HostId, role: Role) -> Self {
+        Self {
+            host: Some(host),
+            border_link: None,
+            role,
+            joined: false,
+        }
+    }
+    /// A border link of the domain.
+    pub fn of_border(link: Name) -> Self {
+        Self {
+            host: None,
+            border_link: Some(link),
+            role: Role::default(),
+            joined: false,
+        }
+    }
 }
 
 /// When a slice carries traffic: the half-open window `[start, end)`.
@@ -209,6 +234,10 @@ pub struct SliceSpec {
     pub qos: Qos,
     /// Between whom. NICs, gateways and border links; pods are added later under the same booking.
     pub members: Vec<Member>,
+    /// Whether a host of the domain may let a NIC of its own join for a pod, while it fits; an
+    /// operator may always. Not with mode pair.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open: bool,
     /// When.
     pub schedule: Schedule,
     /// How the path is chosen.

@@ -17,7 +17,7 @@ use crate::{
     queue::{Place, Queue, Turn},
 };
 use dtn_api::{
-    Name, Rate,
+    MacAddress, Name, Rate,
     cluster::{Agreement, ClaimParameters, part},
     slice::{Class, Mode, Slice},
 };
@@ -52,8 +52,19 @@ pub struct World {
     pub slices: Slices,
     /// Tenants of namespaces that have the label.
     pub tenants: BTreeMap<String, String>,
-    /// Speed of NICs, bits per second.
-    pub speeds: BTreeMap<NicKey, u64>,
+    /// NICs that are published.
+    pub nics: BTreeMap<NicKey, Nic>,
+}
+
+/// A NIC as its node publishes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Nic {
+    /// Its name on the node.
+    pub ifname: Option<String>,
+    /// Its speed, bits per second.
+    pub speed_bps: Option<u64>,
+    /// Its hardware address, by which it is a member of slices.
+    pub mac: Option<MacAddress>,
 }
 
 /// Why a claim is told what it is: the condition's reason, and the event's.
@@ -327,6 +338,11 @@ impl<'a> Round<'a> {
         if let Some(problem) = offer::unfit(parameters, slice) {
             let text = judge::words(&problem);
             return Err(Some(Verdict::no(Reason::InvalidParameters, text)));
+        }
+        let key = wish.key.nic();
+        let nic = self.world.nics.get(&key);
+        if let Some(why) = nic.and_then(|nic| offer::closed(slice, nic, &key)) {
+            return Err(Some(Verdict::no(Reason::Waiting, why)));
         }
         if slice.spec.qos.class == Class::BestEffort {
             return Ok(0);

@@ -289,7 +289,7 @@ mod tests {
             claims: Vec::new(),
             slices: Slices::Known(Vec::new()),
             tenants: BTreeMap::new(),
-            speeds: BTreeMap::new(),
+            nics: BTreeMap::new(),
         };
         let health = Health::default();
         health.leads(true);

@@ -167,7 +167,7 @@ impl Rounds<'_> {
             claims: self.watched.claims(own),
             slices: seen.slices,
             tenants: self.watched.tenants(),
-            speeds: self.watched.speeds(),
+            nics: self.watched.nics(),
         };
         let read = Instant::now();
         let mut told = decide(&world, now);

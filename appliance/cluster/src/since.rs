@@ -67,7 +67,7 @@ mod tests {
             claims: claim::read(&claim).into_iter().collect(),
             slices: Slices::Known(Vec::new()),
             tenants: BTreeMap::new(),
-            speeds: BTreeMap::new(),
+            nics: BTreeMap::new(),
         }
     }
     fn told(world: &World) -> Vec<Told> {

@@ -7,7 +7,7 @@
 
 use crate::{
     claim::{self, Claim, NicKey},
-    decide::TENANT_LABEL,
+    decide::{Nic, TENANT_LABEL},
 };
 use dtn_api::cluster::{DRIVER, attribute};
 use futures_util::StreamExt;
@@ -88,9 +88,9 @@ impl Watched {
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
-    /// Speed of each NIC that is published.
-    pub fn speeds(&self) -> BTreeMap<NicKey, u64> {
-        speeds(&self.nics.state())
+    /// Each NIC that is published.
+    pub fn nics(&self) -> BTreeMap<NicKey, Nic> {
+        nics(&self.nics.state())
     }
     /// Tenants of the namespaces that have one.
     pub fn tenants(&self) -> BTreeMap<String, String> {
@@ -123,30 +123,41 @@ async fn follow<T>(
     }
 }
 
-fn speeds(slices: &[Arc<ResourceSlice>]) -> BTreeMap<NicKey, u64> {
-    let qualified = format!("{DRIVER}/{}", attribute::BANDWIDTH);
+fn nics(slices: &[Arc<ResourceSlice>]) -> BTreeMap<NicKey, Nic> {
     let mut newest: BTreeMap<&str, i64> = BTreeMap::new();
     for slice in slices {
         let pool = &slice.spec.pool;
         let generation = newest.entry(&pool.name).or_insert(pool.generation);
         *generation = pool.generation.max(*generation);
     }
-    let mut speeds = BTreeMap::new();
+    let mut nics = BTreeMap::new();
     for slice in slices {
         let pool = &slice.spec.pool;
         if newest.get(pool.name.as_str()) != Some(&pool.generation) {
             continue;
         }
         for device in slice.spec.devices.iter().flatten() {
-            let capacity = device.capacity.as_ref();
-            let bandwidth =
-                capacity.and_then(|c| c.get(attribute::BANDWIDTH).or(c.get(&qualified)));
-            if let Some(bps) = bandwidth.and_then(|b| claim::whole(&b.value.0)) {
-                speeds.insert(NicKey(pool.name.clone(), device.name.clone()), bps);
-            }
+            let text = |name: &str| {
+                let all = device.attributes.as_ref()?;
+                named(all, name)?.string.clone()
+            };
+            let bandwidth = device.capacity.as_ref();
+            let bandwidth = bandwidth.and_then(|all| named(all, attribute::BANDWIDTH));
+            let nic = Nic {
+                ifname: text(attribute::IFNAME),
+                speed_bps: bandwidth.and_then(|bandwidth| claim::whole(&bandwidth.value.0)),
+                mac: text(attribute::MAC).and_then(|mac| mac.parse().ok()),
+            };
+            nics.insert(NicKey(pool.name.clone(), device.name.clone()), nic);
         }
     }
-    speeds
+    nics
+}
+
+/// What a driver publishes without a domain is its own's.
+fn named<'a, T>(all: &'a BTreeMap<String, T>, name: &str) -> Option<&'a T> {
+    all.get(name)
+        .or_else(|| all.get(&format!("{DRIVER}/{name}")))
 }
 
 /// Claims as this program knows them from its own calls.
@@ -259,16 +270,24 @@ mod tests {
     }
 
     #[test]
-    fn the_speed_is_that_of_the_newest_generation() {
-        let slice = |generation: i64, value: &str| -> Arc<ResourceSlice> {
-            Arc::new(serde_json::from_value(json!({
+    fn a_nic_is_as_the_newest_generation_says() {
+        let slice =
+            |generation: i64, value: &str| -> Arc<ResourceSlice> {
+                Arc::new(serde_json::from_value(json!({
                 "metadata": {"name": "x"},
                 "spec": {"driver": DRIVER, "nodeName": "n1",
                     "pool": {"name": "n1", "generation": generation, "resourceSliceCount": 1},
-                    "devices": [{"name": "data0", "capacity": {"bandwidth": {"value": value}}}]},
+                    "devices": [{"name": "data0", "capacity": {"bandwidth": {"value": value}},
+                        "attributes": {"mac": {"string": "02:00:00:00:00:01"},
+                            "dtn.appliance/ifName": {"string": "enp1s0"}}}]},
             })).unwrap())
+            };
+        let nics = nics(&[slice(2, "10G"), slice(1, "1G")]);
+        let nic = Nic {
+            ifname: Some("enp1s0".into()),
+            speed_bps: Some(10_000_000_000),
+            mac: Some("02:00:00:00:00:01".parse().unwrap()),
         };
-        let speeds = speeds(&[slice(2, "10G"), slice(1, "1G")]);
-        assert_eq!(speeds[&NicKey("n1".into(), "data0".into())], 10_000_000_000);
+        assert_eq!(nics[&NicKey("n1".into(), "data0".into())], nic);
     }
 }

@@ -271,7 +271,7 @@ mod tests {
             claims: vec![claim::read(&claim).unwrap()],
             slices: Slices::Known(vec![]),
             tenants: BTreeMap::new(),
-            speeds: BTreeMap::new(),
+            nics: BTreeMap::new(),
         }
     }
     fn waits(message: &str) -> Verdict {

@@ -33,6 +33,7 @@ mod gateways;
 mod hosts;
 mod intents;
 mod leasing;
+mod members;
 mod nodes;
 mod reload;
 mod revoking;
@@ -99,6 +100,14 @@ impl<T> Decision<T> {
     fn change(mut self, change: Change) -> Self {
         self.changes.push(change);
         self
+    }
+    /// The same changes, with another answer.
+    fn answering<U>(self, answer: U) -> Decision<U> {
+        Decision {
+            answer,
+            changes: self.changes,
+            events: self.events,
+        }
     }
     fn event(mut self, what: &'static str, id: Option<Uuid>, detail: impl Into<String>) -> Self {
         self.events.push((what, id, detail.into()));

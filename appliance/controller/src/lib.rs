@@ -26,6 +26,7 @@ pub mod gateways;
 pub mod invitations;
 pub mod labels;
 pub mod leases;
+pub mod members;
 pub mod routes;
 pub mod serve;
 pub mod slices;

@@ -53,6 +53,9 @@ pub struct Booking {
     /// When it ended.
     #[serde(default)]
     pub ended_at: Option<Timestamp>,
+    /// NICs that joined by themselves and have nothing on them, and since when.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub idle: BTreeMap<HostId, Timestamp>,
 }
 
 /// What can be asked of a slice.
@@ -114,9 +117,16 @@ pub fn check(spec: &SliceSpec, longest_window: u64, now: Timestamp) -> Result<()
             "mode pair has exactly two: mode hose takes more",
         );
     }
+    if spec.open && spec.qos.mode == Mode::Pair {
+        wrong = wrong.at("/open", "mode pair has exactly two: mode hose takes more");
+    }
     let mut seen = BTreeSet::new();
     let mut gateway = None;
     for (n, member) in spec.members.iter().enumerate() {
+        if member.joined {
+            let why = "is the controller's to say: leave it out";
+            wrong = wrong.at(format!("/members/{n}/joined"), why);
+        }
         match (&member.host, &member.border_link) {
             (Some(host), None) if !seen.insert(host.to_string()) => {
                 wrong = wrong.at(format!("/members/{n}"), format!("{host} is named twice"));
@@ -229,6 +239,7 @@ pub fn hold(id: Uuid, spec: SliceSpec, shares: Vec<Share>, now: Timestamp) -> Bo
         tag: None,
         reports: BTreeMap::new(),
         ended_at: None,
+        idle: BTreeMap::new(),
     }
 }
 
@@ -401,6 +412,7 @@ fn end(booking: &mut Booking, reservation: Reservation, lifecycle: Lifecycle, no
     status.data_plane = DataPlane::Deactivated;
     status.hold_expires_at = None;
     booking.reports.clear();
+    booking.idle.clear();
     booking.ended_at = Some(now);
 }
 

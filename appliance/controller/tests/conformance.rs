@@ -18,7 +18,11 @@ use conformance::{
     Ground, Hosts, MEMBERS, Real, Switches, border, conform, declared, enforced, gated, member,
     spec, touched, wanted, why_not, within,
 };
-use dtn_api::{gateway::AccessRule, problem::Kind, slice::Member};
+use dtn_api::{
+    gateway::AccessRule,
+    problem::Kind,
+    slice::{Member, Role},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -103,18 +107,10 @@ async fn the_topology_has_what_is_configured(ground: &mut dyn Ground) {
         assert_eq!(back.map(|b| b.capacity_bps), Some(link.capacity_bps));
         (link.capacity_bps, link.mtu)
     };
-    let wan = Member {
-        host: None,
-        border_link: Some(border().name),
-        ..spec("pair").members[0].clone()
-    };
+    let wan = Member::of_border(border().name);
     let mut nodes = Vec::new();
     for (id, host) in &hosts {
-        let member = Member {
-            host: Some(id.clone()),
-            border_link: None,
-            ..wan.clone()
-        };
+        let member = Member::of_host(id.clone(), Role::Endpoint);
         let node = fabric.node(&member).unwrap();
         assert_eq!(capacity(&node, None), (host.spec.capacity_bps, 1500));
         nodes.push(node);

@@ -11,7 +11,7 @@ use dtn_api::{
     problem::Kind,
     slice::{
         Availability, AvailabilityQuery, Class, DataPlane, Extend, Lifecycle, List, Member, Qos,
-        RemoteEnd, Reservation, Schedule, Slice,
+        RemoteEnd, Reservation, Role, Schedule, Slice,
     },
     stitch::{Stitch, StitchSpec, StitchState},
 };
@@ -203,11 +203,7 @@ fn window() -> Schedule {
 }
 fn member() -> Member {
     let host: HostId = format!("{NEAR}-none").parse().unwrap();
-    Member {
-        host: Some(host),
-        border_link: None,
-        role: Default::default(),
-    }
+    Member::of_host(host, Role::Endpoint)
 }
 fn remote() -> RemoteEnd {
     RemoteEnd {

@@ -20,6 +20,12 @@ use dtn_api::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct End(String);
 
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl std::str::FromStr for End {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
@@ -49,6 +55,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) ends: &'a [End],
     /// With a gateway.
     pub(crate) gateway: Option<&'a Name>,
+    /// Whether hosts may let NICs of theirs join for pods.
+    pub(crate) open: bool,
 }
 
 /// Asks the controller on this host.
@@ -60,7 +68,10 @@ pub(crate) async fn run(wish: &Wish<'_>, context: &Context) -> Outcome {
         .map_err(|error| while_doing("asking for the hosts", error))?;
     let hosts: Vec<Host> = items(&hosts, "the hosts")?;
     let found = chosen(wish.ends, &hosts).map_err(|strange| unknown(&strange, context))?;
-    let mut members: Vec<Member> = found.iter().map(|host| end(host, Role::Endpoint)).collect();
+    let mut members: Vec<Member> = found
+        .iter()
+        .map(|host| Member::of_host(host.id.clone(), Role::Endpoint))
+        .collect();
     if let Some(name) = wish.gateway {
         let gateway = gateway(name, &link).await?;
         let inside = hosts.iter().find(|host| host.id == gateway.spec.host);
@@ -68,7 +79,7 @@ pub(crate) async fn run(wish: &Wish<'_>, context: &Context) -> Outcome {
             let why = format!("the NIC of gateway {name} towards the slices is not declared");
             Failure::because(why)
         })?;
-        members.push(end(inside, Role::Gateway));
+        members.push(Member::of_host(inside.id.clone(), Role::Gateway));
     }
     let answer = link
         .post_once("/slices", &spec(wish, members))
@@ -88,7 +99,7 @@ pub(crate) async fn run(wish: &Wish<'_>, context: &Context) -> Outcome {
 }
 
 /// The NICs that are meant; otherwise all names that none has.
-fn chosen<'a>(ends: &[End], hosts: &'a [Host]) -> Result<Vec<&'a Host>, Vec<String>> {
+pub(crate) fn chosen<'a>(ends: &[End], hosts: &'a [Host]) -> Result<Vec<&'a Host>, Vec<String>> {
     let (mut found, mut strange) = (Vec::new(), Vec::new());
     for end in ends {
         let is_it = |host: &&Host| {
@@ -107,7 +118,7 @@ fn chosen<'a>(ends: &[End], hosts: &'a [Host]) -> Result<Vec<&'a Host>, Vec<Stri
     }
 }
 
-fn unknown(strange: &[String], context: &Context) -> Failure {
+pub(crate) fn unknown(strange: &[String], context: &Context) -> Failure {
     let why = format!("this domain has no NIC {}", strange.join(" and no NIC "));
     Failure::because(why).or_next(format!(
         "see which there are: {} host list",
@@ -121,14 +132,6 @@ async fn gateway(name: &Name, link: &Link) -> Result<Gateway, Failure> {
         .await
         .map_err(|error| while_doing(format!("asking for gateway {name}"), error))?;
     read(&answer, "the gateway")
-}
-
-fn end(host: &Host, role: Role) -> Member {
-    Member {
-        host: Some(host.id.clone()),
-        border_link: None,
-        role,
-    }
 }
 
 /// What is sent. Subnets and MTU are the controller's to choose, by what its ends can do.
@@ -145,6 +148,7 @@ fn spec(wish: &Wish<'_>, members: Vec<Member>) -> SliceSpec {
             burst_ms: 10,
         },
         members,
+        open: wish.open,
         schedule: wish.schedule,
         path: None,
         addressing: None,

@@ -26,6 +26,7 @@ mod failure;
 mod gateway;
 mod host;
 mod invitation;
+mod joining;
 mod kubernetes;
 mod lab;
 mod lease;

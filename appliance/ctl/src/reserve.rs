@@ -58,6 +58,9 @@ pub(crate) struct Args {
         conflicts_with_all = ["to", "min_rate", "nic", "device", "wait", "dry_run", "detach"]
     )]
     between: Vec<End>,
+    /// With --between: hosts of the domain may let other NICs of theirs join for pods, while it fits
+    #[arg(long, requires = "between")]
+    open: bool,
     /// The gateway of this domain by which it reaches an external network
     #[arg(long, value_name = "GATEWAY", conflicts_with = "to")]
     gateway: Option<Name>,
@@ -160,6 +163,7 @@ impl Args {
             schedule: Schedule { start, end },
             ends: &self.between,
             gateway: self.gateway.as_ref(),
+            open: self.open,
         }))
     }
 

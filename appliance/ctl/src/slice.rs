@@ -4,6 +4,7 @@ use crate::{
     answer::{items, json, read},
     cli::Context,
     failure::{Done, Failure, Outcome, while_doing},
+    joining,
     place::{CARRY_OUT, Daemon, LOOK_UP},
     reserve,
     table::{Table, pairs},
@@ -50,6 +51,10 @@ enum Verb {
         #[arg(long, value_name = "SPAN")]
         by: Span,
     },
+    /// Let another NIC of the domain in, under the same booking; asked on the controller's host
+    Join(joining::Args),
+    /// Take a NIC out that has no pod in it; asked on the controller's host
+    Leave(joining::Args),
     /// End it now, on both sides when it is stitched
     #[command(alias = "delete")]
     Release {
@@ -66,6 +71,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
         Verb::Reserve(args) => reserve::run(&args, context).await,
         Verb::Negotiation { id } => reserve::negotiation(id, context).await,
         Verb::Extend { name, by } => extend(&name, by, context).await,
+        Verb::Join(args) => joining::join(&args, context).await,
+        Verb::Leave(args) => joining::leave(&args, context).await,
         Verb::Release { name } => release(&name, context).await,
     }
 }

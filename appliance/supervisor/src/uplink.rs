@@ -16,7 +16,7 @@ use dtn_api::{
     lease::{Lease, LeaseRequest, RenewBatch, RenewResult},
     node::Node,
     problem::Kind,
-    slice::{Availability, AvailabilityQuery, Extend, List, Slice, SliceSpec},
+    slice::{Availability, AvailabilityQuery, Extend, List, Member, Role, Slice, SliceSpec},
     stitch::{Stitch, StitchSpec},
 };
 use http::Method;
@@ -276,19 +276,10 @@ impl Uplink {
     pub async fn delete_host(&self, id: &HostId) -> Result<(), Problem> {
         self.delete(&format!("/hosts/{id}")).await
     }
-    /// Makes a host a member of a slice.
+    /// Lets a NIC of this host join an open slice; it goes again once no pod is on it.
     pub async fn put_member(&self, slice: Uuid, host: &HostId) -> Result<Slice, Problem> {
-        let member = dtn_api::slice::Member {
-            host: Some(host.clone()),
-            border_link: None,
-            role: dtn_api::slice::Role::Endpoint,
-        };
+        let member = Member::of_host(host.clone(), Role::Endpoint);
         self.put(&format!("/slices/{slice}/members/{host}"), &member)
-            .await
-    }
-    /// Takes a member out of a slice; success when it is not in it.
-    pub async fn delete_member(&self, slice: Uuid, host: &HostId) -> Result<(), Problem> {
-        self.delete(&format!("/slices/{slice}/members/{host}"))
             .await
     }
     /// Tells what the kernel paces a member to.

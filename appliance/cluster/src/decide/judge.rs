@@ -100,9 +100,9 @@ fn judged(
         problem = problem.at("/parameters/rate", why);
     }
     let speed = world
-        .speeds
+        .nics
         .get(&wish.key.nic())
-        .copied()
+        .and_then(|nic| nic.speed_bps)
         .map(Rate::from_bps);
     if let (Some(least), Some(speed)) = (least, speed)
         && least > speed

@@ -2,12 +2,16 @@
 //! what cannot be had is said with the figures and what would help.
 
 use super::{Reason, Slices, Verdict};
-use crate::queue::{Place, Room};
+use crate::{
+    claim::NicKey,
+    decide::Nic,
+    queue::{Place, Room},
+};
 use dtn_api::{
-    Problem, Rate,
-    cluster::{Agreement, ClaimParameters},
+    HostId, Problem, Rate,
+    cluster::{Agreement, ClaimParameters, slice_attribute},
     problem::Kind,
-    slice::{Class, Lifecycle, Provision, Reservation, Slice},
+    slice::{Class, Lifecycle, Mode, Provision, Reservation, Slice},
 };
 use jiff::Timestamp;
 use std::{collections::BTreeSet, net::IpAddr};
@@ -135,6 +139,31 @@ pub(super) fn find<'a>(
         ));
     }
     Ok(slice)
+}
+
+/// Why a NIC cannot carry this slice: it is no member and cannot become one by itself. Where it
+/// can, its node lets it join when the pod is prepared.
+pub(super) fn closed(slice: &Slice, nic: &Nic, key: &NicKey) -> Option<String> {
+    let spec = &slice.spec;
+    let id = HostId::untagged(nic.mac?);
+    let mut members = spec.members.iter();
+    if spec.open || members.any(|member| member.host.as_ref() == Some(&id)) {
+        return None;
+    }
+    let (NicKey(node, device), name) = (key, &spec.name);
+    let ifname = nic.ifname.as_ref().unwrap_or(device);
+    let remedy = match (spec.qos.mode, slice_attribute(name)) {
+        (Mode::Pair, Some(attribute)) => {
+            format!("choose another one by a selector (slices.dtn.appliance/{attribute})")
+        }
+        (Mode::Pair, None) => "choose another one by a selector".to_owned(),
+        (Mode::Hose | Mode::Aggregate, _) => {
+            format!("dtnctl slice join {name} {node}/{ifname}, or reserve it with --open")
+        }
+    };
+    Some(format!(
+        "NIC {ifname} of {node} is no member of slice {name}: it waits until it is: {remedy}"
+    ))
 }
 
 /// What of a wish this slice can never give.

@@ -69,7 +69,16 @@ fn world(claims: Vec<Claim>) -> World {
         claims,
         slices: Slices::Known(vec![slice(1, "lhc", |_| {})]),
         tenants: BTreeMap::new(),
-        speeds: BTreeMap::new(),
+        nics: BTreeMap::new(),
+    }
+}
+fn nic() -> NicKey {
+    NicKey("n1".into(), "data0".into())
+}
+fn of_speed(bps: u64) -> Nic {
+    Nic {
+        speed_bps: Some(bps),
+        ..Nic::default()
     }
 }
 /// Writes the verdicts into the claims, as the API server would.
@@ -278,9 +287,7 @@ fn what_is_wrong_is_told_with_all_its_fields() {
     for (fields, wanted) in cases {
         let mut world = world(vec![claim(1, fields.clone())]);
         world.claims[0].wishes[0].capacity_bps = Some(4 * G);
-        world
-            .speeds
-            .insert(NicKey("n1".into(), "data0".into()), 5 * G);
+        world.nics.insert(nic(), of_speed(5 * G));
         world.tenants.insert("atlas".into(), "default".into());
         let verdict = only(&world);
         assert_eq!(
@@ -493,11 +500,64 @@ fn an_agreement_that_is_not_for_what_is_asked_is_no_promise() {
 }
 
 #[test]
+fn a_nic_that_is_no_member_waits_unless_it_can_join() {
+    let mac: dtn_api::MacAddress = "02:00:00:00:00:01".parse().unwrap();
+    let member = json!([{"host": "02:00:00:00:00:01-none"}]);
+    let cases = [
+        (json!({"mode": "hose"}), json!({"open": true}), ""),
+        (json!({"mode": "hose"}), json!({"members": member}), ""),
+        (
+            json!({"mode": "hose"}),
+            json!({}),
+            "dtnctl slice join lhc n1/enp1s0",
+        ),
+        (
+            json!({"mode": "pair"}),
+            json!({}),
+            "slices.dtn.appliance/lhc",
+        ),
+    ];
+    for (qos, spec, words) in cases {
+        let mut world = world(vec![wants(1, 1)]);
+        let known = Nic {
+            ifname: Some("enp1s0".into()),
+            mac: Some(mac),
+            speed_bps: None,
+        };
+        world.nics.insert(nic(), known);
+        let merged = |into: &mut Value, from: &Value| {
+            for (name, value) in from.as_object().unwrap() {
+                into[name] = value.clone();
+            }
+        };
+        world.slices = Slices::Known(vec![slice(1, "lhc", |all| {
+            merged(&mut all["spec"]["qos"], &qos);
+            merged(&mut all["spec"], &spec);
+        })]);
+        let verdict = only(&world);
+        assert_eq!(verdict.agreed(), words.is_empty(), "{}", verdict.message);
+        assert!(verdict.message.contains(words), "{}", verdict.message);
+        if !words.is_empty() {
+            assert_eq!(verdict.reason, Reason::Waiting);
+            // nothing of it is kept from others
+            let mut other = wants(2, 10);
+            other.wishes[0].key.device = "data1".into();
+            world.claims.push(other);
+            let told = decide(&world, now());
+            assert!(
+                told.iter()
+                    .any(|(at, _, verdict)| *at == 1 && verdict.agreed())
+            );
+        }
+    }
+}
+
+#[test]
 fn nothing_takes_back_what_was_agreed() {
     let mut world = world(vec![wants(1, 8)]);
     let before = decided(&mut world);
     // the NIC trains slower, the namespace is another tenant's, an older claim has the name
-    world.speeds.insert(NicKey("n1".into(), "data0".into()), G);
+    world.nics.insert(nic(), of_speed(G));
     world.tenants.insert("atlas".into(), "belle".into());
     let mut older = wants(0, 8);
     older.pods = world.claims[0].pods.clone();

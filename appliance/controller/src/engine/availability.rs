@@ -10,7 +10,7 @@ use dtn_api::{
     HostId, Name, Problem,
     host::HostKind,
     problem::Kind,
-    slice::{Availability, AvailabilityQuery, Member, RemoteEnd, Schedule},
+    slice::{Availability, AvailabilityQuery, Member, RemoteEnd, Role, Schedule},
 };
 use jiff::Timestamp;
 
@@ -89,11 +89,7 @@ impl Engine {
         let mut far = AvailabilityQuery {
             members: vec![
                 border_member(&border.peer_ref),
-                Member {
-                    host: Some(host),
-                    border_link: None,
-                    role: Default::default(),
-                },
+                Member::of_host(host, Role::Endpoint),
             ],
             ..near.clone()
         };

@@ -1,4 +1,4 @@
-//! Slices: asked for, acted on, joined and left, and what their senders report.
+//! Slices: asked for and acted on.
 
 use super::{Answered, Decision, Engine, Once, check_version, not_found};
 use crate::{
@@ -11,8 +11,7 @@ use crate::{
     topology::{self, Graph, Link},
 };
 use dtn_api::{
-    HostId, Name, Problem,
-    host::{Enforcement, HostKind},
+    Name, Problem,
     problem::Kind,
     slice::{Addressing, Class, Member, Mode, Role, Schedule, Slice, SliceSpec},
 };
@@ -267,120 +266,6 @@ impl Engine {
         })
         .await
     }
-
-    /// Lets a pod's interface in under the same booking, or changes what a member is.
-    pub async fn join(
-        &self,
-        who: &Principal,
-        id: Uuid,
-        host: &HostId,
-        member: Member,
-    ) -> Result<Slice, Problem> {
-        self.decide(who, |state, now| {
-            let booking = state.bookings.get(&id).ok_or_else(|| not_found("slice", &id))?;
-            let slice = &booking.slice;
-            if member.host.as_ref().is_some_and(|named| named != host) || member.border_link.is_some()
-            {
-                let problem = Problem::new(Kind::InvalidRequest, "the member is not valid");
-                return Err(problem.at("/host", format!("the path names {host}")));
-            }
-            if member.role == Role::Gateway {
-                let problem = Problem::new(Kind::InvalidRequest, "the member is not valid");
-                let why = "a slice is reserved with its gateway: pods that join are endpoints";
-                return Err(problem.at("/role", why));
-            }
-            if slice.spec.members.iter().any(|m| m.host.as_ref() == Some(host)) {
-                return Ok(Decision::only(slice.clone()));
-            }
-            let known = state.hosts.get(host).ok_or_else(|| not_found("host", host))?;
-            // only what sits on a NIC that is booked: another NIC would be another tree
-            let sits_on_member = known.spec.kind == HostKind::Pod
-                && slice.spec.members.iter().filter_map(|m| m.host.as_ref()).any(|member| {
-                    state.hosts.get(member).is_some_and(|nic| {
-                        nic.spec.kind == HostKind::Nic
-                            && nic.spec.node == known.spec.node
-                            && nic.spec.nic == known.spec.nic
-                    })
-                });
-            if !sits_on_member || !slice.booked_at(now) {
-                let problem = format!(
-                    "{host} cannot join slice {}: it is no pod on a NIC of the slice, or the slice has ended",
-                    slice.spec.name
-                );
-                return Err(Problem::new(Kind::StateConflict, problem));
-            }
-            let mut next = booking.clone();
-            let member = Member { host: Some(host.clone()), ..member.clone() };
-            next.slice.spec.members.push(member);
-            next.slice.version += 1;
-            let next = self.observed(state, next, now);
-            Ok(Decision::only(next.slice.clone()).change(Change::Booking(Box::new(next))))
-        })
-        .await
-    }
-
-    /// Takes a pod's interface out; a NIC that the booking rests on stays, its report goes.
-    pub async fn leave(&self, who: &Principal, id: Uuid, host: &HostId) -> Result<(), Problem> {
-        self.decide(who, |state, now| {
-            let Some(booking) = state.bookings.get(&id) else {
-                return Ok(Decision::only(()));
-            };
-            let mut next = booking.clone();
-            next.reports.remove(host);
-            let is_nic = state
-                .hosts
-                .get(host)
-                .is_some_and(|h| h.spec.kind == HostKind::Nic);
-            if !is_nic {
-                next.slice
-                    .spec
-                    .members
-                    .retain(|m| m.host.as_ref() != Some(host));
-            }
-            if next == *booking {
-                return Ok(Decision::only(()));
-            }
-            next.slice.version += 1;
-            let next = self.observed(state, next, now);
-            Ok(Decision::only(()).change(Change::Booking(Box::new(next))))
-        })
-        .await
-    }
-
-    /// What a node read back of its own shaping.
-    pub async fn enforce(
-        &self,
-        who: &Principal,
-        id: Uuid,
-        host: &HostId,
-        report: Enforcement,
-    ) -> Result<Slice, Problem> {
-        self.decide(who, |state, now| {
-            let booking = state
-                .bookings
-                .get(&id)
-                .ok_or_else(|| not_found("slice", &id))?;
-            if !booking
-                .slice
-                .spec
-                .members
-                .iter()
-                .any(|m| m.host.as_ref() == Some(host))
-            {
-                return Err(not_found("member", host));
-            }
-            let mut next = booking.clone();
-            let before = next.reports.insert(host.clone(), report.clone());
-            let next = self.observed(state, next, now);
-            let same = |old: &Enforcement| old.rate_bps == report.rate_bps && old.by == report.by;
-            if next.slice == booking.slice && before.as_ref().is_some_and(same) {
-                // only the time of reading is new: not worth a commit
-                return Ok(Decision::only(next.slice));
-            }
-            Ok(Decision::only(next.slice.clone()).change(Change::Booking(Box::new(next))))
-        })
-        .await
-    }
 }
 
 /// Refuses a node that acts on a slice of which no member is its own.
@@ -411,11 +296,7 @@ pub(super) fn not_federated(peer: &Name) -> Problem {
 }
 
 pub(super) fn border_member(name: &Name) -> Member {
-    Member {
-        host: None,
-        border_link: Some(name.clone()),
-        role: Default::default(),
-    }
+    Member::of_border(name.clone())
 }
 
 fn check_addressing(given: &Addressing, used: &[ipnet::IpNet], mtu: u32) -> Result<(), Problem> {

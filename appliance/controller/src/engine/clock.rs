@@ -104,7 +104,7 @@ pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
 
 impl Engine {
     /// One look at the time.
-    pub(crate) async fn age(&self) -> Result<(), Problem> {
+    pub async fn age(&self) -> Result<(), Problem> {
         let happened = {
             let mut unwritten = self.unwritten.lock().unwrap_or_else(|e| e.into_inner());
             unwritten.extend(self.fabric.happened());
@@ -147,6 +147,18 @@ impl Engine {
                 let detail = format!("slice {}", next.slice.spec.name);
                 decision.events.push((what, Some(next.slice.id), detail));
             }
+            let next = match self.age_members(state, &next, now) {
+                None => next,
+                Some((mut next, left)) => {
+                    if let Some(left) = left {
+                        next.slice.version += 1;
+                        let detail = format!("slice {}: {left} was idle", next.slice.spec.name);
+                        let id = Some(next.slice.id);
+                        decision.events.push(("slice.left", id, detail));
+                    }
+                    next
+                }
+            };
             if next != *booking {
                 decision.changes.push(Change::Booking(Box::new(next)));
             }

@@ -9,6 +9,7 @@ use crate::{
     },
     gateways::{self, GatewayRow},
     leases::LeaseRow,
+    members::{NIC_LABEL, sits_on},
     slices::Booking,
     state::State,
 };
@@ -189,8 +190,9 @@ fn border(
     })
 }
 
-/// Where a lease's interface enters the fabric: at the port of the NIC that it is, or of the only
-/// NIC of its node that is in the slice. A gateway has a NIC for itself.
+/// Where a lease's interface enters the fabric: at the port of the NIC that it is, or of the NIC of
+/// its node that its label says, or of the only one that is in the slice. A gateway has a NIC for
+/// itself.
 fn place<'a>(
     network: &'a Network,
     nics: &[&Host],
@@ -203,14 +205,14 @@ fn place<'a>(
     let of_node = || {
         let mut found = nics
             .iter()
-            .filter(|nic| Some(&nic.spec.node) == row.node.as_ref() && theirs(nic) == passes);
+            .filter(|nic| sits_on(row, nic) && theirs(nic) == passes);
         match (found.next(), found.next()) {
             (Some(only), None) => Ok(*only),
             (None, _) => Err("its node has no NIC in the slice".to_owned()),
-            (Some(_), Some(_)) => Err(
-                "its node has several NICs in the slice, and it is none of them: use one NIC per node"
-                    .to_owned(),
-            ),
+            (Some(_), Some(_)) => Err(format!(
+                "its node has several NICs in the slice, and it does not say on which it sits: ask \
+                 with the label {NIC_LABEL}, or use one NIC per node"
+            )),
         }
     };
     let nic = match nics.iter().find(|nic| nic.id == own) {

@@ -22,7 +22,7 @@ use dtn_api::{
     Name, Problem, VDN_BASE,
     host::HostKind,
     problem::Kind,
-    slice::{Addressing, Member, SliceSpec},
+    slice::{Addressing, Member, Role, SliceSpec},
     stitch::{Stitch, StitchProposal, StitchSpec, StitchState},
 };
 use ipnet::IpNet;
@@ -173,6 +173,7 @@ impl Engine {
                 tenant: spec.tenant.clone(),
                 qos: spec.qos.clone(),
                 members,
+                open: false,
                 schedule: spec.schedule,
                 path: None,
                 addressing: Some(near),
@@ -309,13 +310,10 @@ impl Engine {
                 tenant: proposal.tenant.clone(),
                 qos: proposal.qos.clone(),
                 members: vec![
-                    Member {
-                        host: Some(host),
-                        border_link: None,
-                        role: Default::default(),
-                    },
+                    Member::of_host(host, Role::Endpoint),
                     border_member(&border.name),
                 ],
+                open: false,
                 schedule: proposal.schedule,
                 path: None,
                 addressing: Some(proposal.addressing.clone()),

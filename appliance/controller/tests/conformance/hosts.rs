@@ -66,11 +66,7 @@ pub(super) fn reports() -> BTreeMap<HostId, Enforcement> {
 /// What is asked for between them.
 pub(crate) fn spec(mode: &str) -> SliceSpec {
     let now = Timestamp::now();
-    let members = MEMBERS.map(|(n, _)| Member {
-        host: Some(id(n)),
-        border_link: None,
-        role: Role::Endpoint,
-    });
+    let members = MEMBERS.map(|(n, _)| Member::of_host(id(n), Role::Endpoint));
     let spec = json!({
         "name": "slice-7",
         "qos": {"class": "guaranteed", "rate_bps": MUCH, "mode": mode},

@@ -44,6 +44,7 @@ pub fn wanted(case: &Case) -> Option<Wanted> {
             tenant,
             qos,
             members,
+            open: false,
             schedule: plan.schedule,
             path: None,
             addressing: None,
@@ -92,10 +93,6 @@ fn members(case: &Case) -> Option<Vec<Member>> {
     };
     let far = nic.far.iter().map(|host| (host, far_role));
     let ends = std::iter::once((&nic.host, Role::Endpoint)).chain(far);
-    let member = |(host, role): (&dtn_api::HostId, Role)| Member {
-        host: Some(host.clone()),
-        border_link: None,
-        role,
-    };
+    let member = |(host, role): (&dtn_api::HostId, Role)| Member::of_host(host.clone(), role);
     Some(ends.map(member).collect())
 }

@@ -83,6 +83,7 @@ fn slice(case: &Case, reservation: Reservation, lifecycle: Lifecycle) -> Box<Sli
                 burst_ms: 10,
             },
             members: vec![],
+            open: false,
             schedule: case.plan.as_ref().map_or(
                 Schedule {
                     start: at(0),

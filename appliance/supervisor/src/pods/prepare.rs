@@ -14,7 +14,7 @@ use dtn_api::{
     lease::{Lease, LeaseRequest},
     nic::{Nic, NicClass},
     problem::Kind,
-    slice::{Reservation, Slice},
+    slice::{Mode, Reservation, Slice},
 };
 use dtn_link::{Netns, atomic_file};
 use jiff::Timestamp;
@@ -100,6 +100,10 @@ pub(crate) async fn prepare(
     }
     let nics = host.inventory.nics().await?;
     let nic = choose(&nics, wish, slice.as_ref())?.clone();
+    let slice = match slice {
+        Some(slice) if !is_member(&slice, &nic) => Some(join(host, &slice, &nic).await?),
+        slice => slice,
+    };
     let client = wish.client_id(&host.config().host);
     let mac = match wish.class {
         NicClass::Dedicated => nic.mac,
@@ -107,7 +111,7 @@ pub(crate) async fn prepare(
     };
     let lease = match &slice {
         Some(slice) if slice.spec.addressing.is_some() => {
-            Some(lease(host, slice, wish, &client, mac).await?)
+            Some(lease(host, slice, wish, &client, &nic, mac).await?)
         }
         _ => None,
     };
@@ -145,19 +149,36 @@ async fn booked(host: &Host, which: &Which) -> Result<Slice, Problem> {
     }
 }
 
+fn is_member(slice: &Slice, nic: &Nic) -> bool {
+    let id = HostId::untagged(nic.mac);
+    let mut members = slice.spec.members.iter();
+    members.any(|member| member.host.as_ref() == Some(&id))
+}
+
+/// Lets a NIC join an open slice. It goes again by itself when no lease of this host is on it, so
+/// there is nothing to undo when the rest fails.
+async fn join(host: &Host, slice: &Slice, nic: &Nic) -> Result<Slice, Problem> {
+    let id = HostId::untagged(nic.mac);
+    let joined = host.uplink.put_member(slice.id, &id).await?;
+    tracing::info!(nic = %nic.name, slice = %slice.spec.name, "joined");
+    Ok(joined)
+}
+
 /// The NIC: the one that was named, else the first by name that is of the class, free, unguarded
-/// and a member of the slice.
+/// and a member of the slice; where it is open and none is, one that can become a member.
 fn choose<'a>(nics: &'a [Nic], wish: &Wish, slice: Option<&Slice>) -> Result<&'a Nic, Problem> {
-    let of_slice = |nic: &Nic| {
-        slice.is_none_or(|slice| {
-            let id = HostId::untagged(nic.mac);
-            slice
-                .spec
-                .members
-                .iter()
-                .any(|m| m.host.as_ref() == Some(&id))
-        })
-    };
+    match chosen(nics, wish, slice, false) {
+        Err(_) if slice.is_some_and(|slice| slice.spec.open) => chosen(nics, wish, slice, true),
+        chosen => chosen,
+    }
+}
+
+fn chosen<'a>(
+    nics: &'a [Nic],
+    wish: &Wish,
+    slice: Option<&Slice>,
+    may_join: bool,
+) -> Result<&'a Nic, Problem> {
     let against = |nic: &Nic| -> Vec<String> {
         let mut why = Vec::new();
         match nic.class {
@@ -175,8 +196,16 @@ fn choose<'a>(nics: &'a [Nic], wish: &Wish, slice: Option<&Slice>) -> Result<&'a
         if wish.class == NicClass::Dedicated && !others.is_empty() {
             why.push(format!("{} has it", others.join(", ")));
         }
-        if let Some(slice) = slice.filter(|_| !of_slice(nic)) {
-            why.push(format!("it is not a member of slice {}", slice.spec.name));
+        if let Some(slice) = slice.filter(|slice| !may_join && !is_member(slice, nic)) {
+            let name = &slice.spec.name;
+            why.push(match slice.spec.qos.mode {
+                Mode::Pair => format!("it is not a member of slice {name}"),
+                Mode::Hose | Mode::Aggregate => format!(
+                    "it is not a member of slice {name}, which is not open: an operator lets it in by \
+                     dtnctl slice join {name} NODE/{}",
+                    nic.name
+                ),
+            });
         }
         why
     };
@@ -217,6 +246,7 @@ async fn lease(
     slice: &Slice,
     wish: &Wish,
     client: &str,
+    nic: &Nic,
     mac: MacAddress,
 ) -> Result<Lease, Problem> {
     let request = LeaseRequest {
@@ -228,6 +258,8 @@ async fn lease(
         labels: BTreeMap::from([
             ("pod".into(), wish.pod.name.clone()),
             ("node".into(), host.config().host.to_string()),
+            // by which the controller tells several NICs of a node in one slice apart
+            ("nic".into(), nic.name.to_string()),
         ]),
     };
     host.uplink.lease(slice.id, &request).await

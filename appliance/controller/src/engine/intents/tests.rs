@@ -6,6 +6,7 @@ use crate::{
     fabric::network::{Network, Switch},
     gateways::GatewayRow,
     leases::LeaseRow,
+    members::NIC_LABEL,
     slices::{self, Action},
     state::{Change, State},
 };
@@ -176,4 +177,44 @@ fn a_gateway_and_a_member_on_one_node_have_a_nic_each() {
     };
     assert_eq!(at(CHILD).as_deref(), Some("edge1/2"));
     assert_eq!(at("02:00:00:00:02:02").as_deref(), Some("edge1/3"));
+}
+
+#[test]
+fn of_several_nics_of_a_node_a_lease_names_the_one_that_it_sits_on() {
+    let mut state = state();
+    let other = "02:00:00:00:00:09";
+    state.apply(Change::Host(read(json!({"id": format!("{other}-none"),
+        "spec": {"kind": "nic", "node": "dtn", "nic": "data1", "capacity_bps": 1, "mtu": 9000},
+        "location": {"device": "edge1", "port": 3}, "seen_at": at(0), "version": 1}))));
+    let mut booking = state.bookings[&Uuid::from_u128(1)].clone();
+    let member = read(json!({"host": format!("{other}-none"), "joined": true}));
+    booking.slice.spec.members.push(member);
+    state.apply(Change::Booking(Box::new(booking)));
+    let mut network = network();
+    let port = "edge1/3".parse().unwrap();
+    network.ports.insert("dtn/data1".into(), port);
+    let lease = lease("pod", "02:00:00:00:01:01", "dtn", "10.20.0.2/24");
+    let sits = |state: &State| {
+        let told = intents(state, &network, at(0)).remove(0);
+        let member = told.members.iter().find(|one| one.mac == lease.lease.mac);
+        member.map(|one| one.at.to_string())
+    };
+    assert_eq!(sits(&state), None, "it does not say");
+    let mut rows = Vec::new();
+    for nic in ["data0", "data1"] {
+        let mut labelled = lease.clone();
+        labelled.lease.labels.insert(NIC_LABEL.into(), nic.into());
+        rows.push(labelled);
+    }
+    let ports: Vec<_> = rows
+        .into_iter()
+        .map(|row| {
+            state.apply(Change::Lease(row));
+            sits(&state)
+        })
+        .collect();
+    assert_eq!(
+        ports,
+        [Some("edge1/1".to_owned()), Some("edge1/3".to_owned())]
+    );
 }

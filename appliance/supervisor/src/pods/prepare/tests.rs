@@ -31,7 +31,7 @@ fn slice_of(last: u8) -> Slice {
     serde_json::from_value(serde_json::json!({
         "id": uuid::Uuid::from_u128(1),
         "spec": {
-            "name": "lhc", "qos": {"class": "guaranteed", "rate_bps": 600_000_000_u64},
+            "name": "lhc", "qos": {"class": "guaranteed", "rate_bps": 600_000_000_u64, "mode": "hose"},
             "members": [{"host": HostId::untagged(MacAddress::new([2, 0, 0, 0, 0, last]))}],
             "schedule": {"start": "2030-01-01T00:00:00Z", "end": "2030-01-02T00:00:00Z"},
         },
@@ -42,6 +42,38 @@ fn slice_of(last: u8) -> Slice {
         "version": 1, "created_at": "2030-01-01T00:00:00Z",
     }))
     .unwrap()
+}
+
+#[test]
+fn another_nic_joins_an_open_slice_where_no_member_is_free() {
+    use NicClass::Dedicated;
+    let nics = [nic("d", Some(Dedicated), 4), nic("e", Some(Dedicated), 5)];
+    let open = |member: u8| {
+        let mut slice = slice_of(member);
+        slice.spec.open = true;
+        slice
+    };
+    let name = |wish: &Wish, slice: &Slice| {
+        choose(&nics, wish, Some(slice)).map(|nic| nic.name.to_string())
+    };
+    assert_eq!(
+        name(&wish(Dedicated, None), &open(5)).unwrap(),
+        "e",
+        "a member first"
+    );
+    assert_eq!(name(&wish(Dedicated, None), &open(9)).unwrap(), "d");
+    assert_eq!(name(&wish(Dedicated, Some("d")), &open(5)).unwrap(), "d");
+    let closed = name(&wish(Dedicated, Some("d")), &slice_of(5)).unwrap_err();
+    assert!(
+        closed.to_string().contains("dtnctl slice join lhc"),
+        "{closed}"
+    );
+    // it is no way around what keeps a NIC back
+    let shared = name(&wish(NicClass::Shared, None), &open(9)).unwrap_err();
+    assert!(
+        shared.to_string().contains("given as dedicated"),
+        "{shared}"
+    );
 }
 
 #[test]
