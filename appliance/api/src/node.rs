@@ -128,6 +128,9 @@ pub struct Keys {
     pub hosts: Vec<Name>,
     /// Clusters that have to be invited anew.
     pub clusters: Vec<Name>,
+    /// Switches that have to be given a new certificate.
+    #[serde(default)]
+    pub switches: Vec<Name>,
     /// Other domains that have not been told yet.
     pub domains: Vec<Name>,
     /// Invitations that are open and name the old keys.
@@ -143,6 +146,7 @@ impl Keys {
     pub fn is_known(&self) -> bool {
         self.hosts.is_empty()
             && self.clusters.is_empty()
+            && self.switches.is_empty()
             && self.domains.is_empty()
             && self.invitations == 0
     }

@@ -172,6 +172,11 @@ pub trait Fabric: Send + Sync {
     fn switches(&self) -> Vec<SwitchStatus> {
         Vec::new()
     }
+    /// SHA-256 (hexadecimal) of the certificate that each switch came with last; `None` where switches
+    /// do not come with certificates of the domain.
+    fn proofs(&self) -> Option<BTreeMap<Name, String>> {
+        None
+    }
     /// How the switches are joined, as they see it, and the cables of the configuration.
     fn links(&self) -> Vec<FabricLink> {
         Vec::new()

@@ -30,6 +30,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use jiff::Timestamp;
+use rustls::ServerConfig;
 use std::{
     collections::BTreeMap,
     io,
@@ -42,7 +43,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -121,13 +122,14 @@ async fn begin(
     )?;
     let store = Arc::new(Embedded::open(&state.join("store.redb"))?);
     notify::starting("reaching the fabric");
-    let fabric = fabric(&config, &authority, &state, stop.clone()).await?;
+    let (for_switches, switch_tls) = watch::channel(switch_tls::server_config(&authority)?);
+    let fabric = fabric(&config, switch_tls, &state, stop.clone()).await?;
     let engine = Arc::new(Engine::start(config, authority, store, fabric).await?);
     let unix = LocalSocket::listen(&socket)
         .with_context(|| format!("listening on {}", socket.display()))?;
     let verifier = Arc::new(domain_verifier::DomainVerifier::new(engine.authority())?);
     let shown = Arc::new(domain_verifier::ShownCertificate::new(engine.authority())?);
-    believe(&engine, &verifier, &shown).await;
+    believe(&engine, &verifier, &shown, &for_switches).await;
     let tls = domain_verifier::server_config(shown.clone(), verifier.clone())?;
 
     let router = routes::router(engine.clone());
@@ -140,7 +142,7 @@ async fn begin(
                 loop {
                     // the notice can come before we listen for it; the period covers that
                     let _ = timeout(Duration::from_secs(1), engine.peers_changed()).await;
-                    believe(&engine, &verifier, &shown).await;
+                    believe(&engine, &verifier, &shown, &for_switches).await;
                 }
             };
             tokio::select! {
@@ -174,7 +176,7 @@ async fn begin(
 /// What enforces slices, as configured.
 async fn fabric(
     config: &Config,
-    authority: &Authority,
+    switch_tls: watch::Receiver<Arc<ServerConfig>>,
     state: &Path,
     stop: CancellationToken,
 ) -> anyhow::Result<Arc<dyn Fabric>> {
@@ -190,7 +192,7 @@ async fn fabric(
             let tls = match plain {
                 true => None,
                 false => Some(openflow::Tls {
-                    server: switch_tls::server_config(authority)?,
+                    server: switch_tls,
                     domain: config.domain.clone(),
                 }),
             };
@@ -277,12 +279,17 @@ async fn believe(
     engine: &Engine,
     verifier: &domain_verifier::DomainVerifier,
     shown: &domain_verifier::ShownCertificate,
+    for_switches: &watch::Sender<Arc<ServerConfig>>,
 ) {
     if let Err(e) = verifier
         .believe_own(engine.authority())
         .and_then(|()| shown.show(engine.authority()))
     {
         tracing::error!("the domain's own keys are not taken up: {e}");
+    }
+    match switch_tls::server_config(engine.authority()) {
+        Ok(config) => drop(for_switches.send_replace(config)),
+        Err(e) => tracing::error!("the domain's own keys are not taken up for switches: {e}"),
     }
     let mut all = BTreeMap::new();
     for (name, pem) in engine.believed().await {

@@ -122,6 +122,7 @@ fn shown_keys(keys: &Keys) -> String {
         rows.push(("hosts to come", list(&keys.hosts)));
         rows.push(("domains to come", list(&keys.domains)));
         rows.push(("clusters to invite", list(&keys.clusters)));
+        rows.push(("switches to certify", list(&keys.switches)));
         rows.push(("open invitations", keys.invitations.to_string()));
     }
     pairs(&rows)
@@ -328,7 +329,7 @@ mod tests {
     fn who_is_waited_for_is_named() {
         let keys: Keys = serde_json::from_value(serde_json::json!({
             "shown": 1, "signing": 2, "ca_pin": "ab".repeat(32), "hosts": ["dtn1", "dtn2"],
-            "clusters": [], "domains": ["busan"], "invitations": 1,
+            "clusters": [], "switches": ["edge1"], "domains": ["busan"], "invitations": 1,
         }))
         .unwrap();
         assert!(!keys.is_known());

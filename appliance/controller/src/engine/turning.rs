@@ -5,6 +5,7 @@ use super::{Decision, Engine, bookings::not_federated};
 use crate::{
     auth::{CLUSTER_ROLE, NODE_ROLE, Principal},
     authority, document,
+    enrolled::EnrolledRow,
     invitations::sha256,
     state::{Change, PeerRow},
 };
@@ -28,20 +29,19 @@ impl Engine {
         let (turn, told) = (self.authority.turn(), self.told_now());
         let ca_pin = self.authority.pin();
         self.look(|state, now| {
-            let behind = |role: &str| -> BTreeSet<Name> {
-                let rows = state.enrolled.values();
-                rows.filter(|row| row.role == role && row.revoked.is_none())
-                    .filter(|row| row.came_with < turn.signing)
-                    // its certificate ran out: it has to join anew anyway
-                    .filter(|row| {
-                        row.certificates
-                            .iter()
-                            .any(|mark| mark.until.is_none_or(|at| at > now))
-                    })
-                    .map(|row| row.name.clone())
-                    .collect()
+            let is_behind = |row: &EnrolledRow| {
+                // one whose certificate ran out has to join anew anyway
+                let mut marks = row.certificates.iter();
+                row.revoked.is_none()
+                    && row.came_with < turn.signing
+                    && marks.any(|mark| mark.until.is_none_or(|at| at > now))
             };
-            let (mut hosts, mut clusters, mut domains) = Default::default();
+            let behind = |role: &str| -> BTreeSet<Name> {
+                let rows = state.enrolled.values().filter(|row| row.role == role);
+                let rows = rows.filter(|row| is_behind(row));
+                rows.map(|row| row.name.clone()).collect()
+            };
+            let (mut hosts, mut clusters, mut switches, mut domains) = Default::default();
             let mut invitations = 0;
             if turn.is_turning() {
                 hosts = behind(NODE_ROLE);
@@ -54,6 +54,7 @@ impl Engine {
                         .cloned(),
                 );
                 clusters = behind(CLUSTER_ROLE);
+                switches = self.switches_behind(state, is_behind);
                 domains = state
                     .peers
                     .values()
@@ -71,6 +72,7 @@ impl Engine {
                 ca_pin,
                 hosts: hosts.into_iter().collect(),
                 clusters: clusters.into_iter().collect(),
+                switches: switches.into_iter().collect(),
                 domains: domains.into_iter().collect(),
                 invitations: invitations as u64,
             }
@@ -251,6 +253,7 @@ fn names(keys: &Keys) -> String {
         .hosts
         .iter()
         .chain(&keys.clusters)
+        .chain(&keys.switches)
         .chain(&keys.domains)
         .map(Name::as_str)
         .collect();

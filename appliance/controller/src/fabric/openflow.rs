@@ -89,8 +89,9 @@ pub struct Listen {
 /// How switches prove who they are.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    /// Must ask for a certificate of the domain's authority.
-    pub server: Arc<ServerConfig>,
+    /// Must ask for a certificate of the domain's authority. It is another one when the domain's keys
+    /// are changed.
+    pub server: tokio::sync::watch::Receiver<Arc<ServerConfig>>,
     /// The domain that a switch's certificate names, with the switch.
     pub domain: Name,
 }
@@ -98,6 +99,8 @@ pub struct Tls {
 /// The fabric.
 pub struct OpenFlow {
     shared: Arc<Shared>,
+    /// Whether switches come with certificates.
+    by_tls: bool,
     address: SocketAddr,
     edge: Edge,
     asked: tokio::sync::Mutex<mpsc::Receiver<Asked>>,
@@ -155,6 +158,8 @@ struct State {
     counters: BTreeMap<Uuid, Counters>,
     /// What access rules have decided about, by slice and number.
     decided: BTreeMap<(Uuid, u16), Count>,
+    /// SHA-256 of the certificate that each switch came with last.
+    proofs: BTreeMap<Name, String>,
     events: VecDeque<Event>,
     passes: Passes,
 }
@@ -219,6 +224,7 @@ impl OpenFlow {
             punts: Mutex::default(),
             questions,
         });
+        let by_tls = listen.tls.is_some();
         let accept = listener::accept(listener, listen.tls, shared.clone(), stop.clone());
         shared.watch("listening for switches", &stop, accept);
         let passes = reconcile::run(shared.clone(), checks, stop.clone());
@@ -235,6 +241,7 @@ impl OpenFlow {
         shared.watch("hearing what switches hand over", &stop, listen);
         Ok(Arc::new(Self {
             shared,
+            by_tls,
             address,
             edge: Edge::new(Vec::new()),
             asked: tokio::sync::Mutex::new(asked),
@@ -336,6 +343,9 @@ impl Fabric for OpenFlow {
     }
     fn switches(&self) -> Vec<SwitchStatus> {
         lock(&self.shared.state).switches(&self.shared.network)
+    }
+    fn proofs(&self) -> Option<BTreeMap<Name, String>> {
+        self.by_tls.then(|| lock(&self.shared.state).proofs.clone())
     }
     fn links(&self) -> Vec<FabricLink> {
         self.shared.links()

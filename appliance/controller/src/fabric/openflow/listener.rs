@@ -10,14 +10,15 @@ use super::{
 use crate::auth::switch_of;
 use dtn_api::Name;
 use dtn_openflow::{Features, Frame, Message, MultipartReply, MultipartRequest, VERSION};
+use rustls::ServerConfig;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    net::TcpListener,
-    sync::Semaphore,
-    time::{sleep, timeout},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    time::{error::Elapsed, sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 /// Connections at once: far more than a site has switches.
@@ -39,7 +40,6 @@ pub(super) async fn accept(
     shared: Arc<Shared>,
     stop: CancellationToken,
 ) {
-    let tls = tls.map(|tls| (TlsAcceptor::from(tls.server), tls.domain));
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let unproven = Arc::new(Semaphore::new(UNPROVEN));
     loop {
@@ -72,12 +72,13 @@ pub(super) async fn accept(
             }
             match tls {
                 None => connection(stream, peer, &shared, end, Proof::None(&unproven)).await,
-                Some((tls, domain)) => match timeout(HANDSHAKE, tls.accept(stream)).await {
+                Some(Tls { server, domain }) => match handshake(server, stream).await {
                     Ok(Ok(stream)) => {
                         let chain = stream.get_ref().1.peer_certificates();
                         let own = chain.and_then(|chain| chain.first());
-                        match own.and_then(|own| switch_of(own, &domain)) {
-                            Some(name) => {
+                        match own.and_then(|own| Some((switch_of(own, &domain)?, own))) {
+                            Some((name, own)) => {
+                                shared.came_with(&name, dtn_api::client::fingerprint(own));
                                 connection(stream, peer, &shared, end, Proof::Of(name)).await;
                             }
                             None => tracing::warn!(
@@ -93,6 +94,15 @@ pub(super) async fn accept(
             drop(slot);
         });
     }
+}
+
+/// With the certificate that the domain has now.
+async fn handshake(
+    server: watch::Receiver<Arc<ServerConfig>>,
+    stream: TcpStream,
+) -> Result<io::Result<TlsStream<TcpStream>>, Elapsed> {
+    let server = server.borrow().clone();
+    timeout(HANDSHAKE, TlsAcceptor::from(server).accept(stream)).await
 }
 
 /// What a connection has shown of who it is.

@@ -71,6 +71,13 @@ pub(super) struct Settled {
 }
 
 impl Shared {
+    /// A switch of the configuration has proved with this certificate who it is.
+    pub(super) fn came_with(&self, name: &Name, fingerprint: String) {
+        if self.network.switch(name).is_some() {
+            let mut state = lock(&self.state);
+            state.proofs.insert(name.clone(), fingerprint);
+        }
+    }
     /// The configured switch that has this id.
     pub(super) fn name_of(&self, datapath_id: u64) -> Option<&Name> {
         let mut all = self.network.switches.iter();
