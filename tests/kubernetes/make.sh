@@ -142,6 +142,14 @@ tool github.com/coredns/coredns
 require github.com/coredns/coredns v1.15.0' -ldflags '-s -w' github.com/coredns/coredns
 fi
 
+# in the scenario of that alone, which says so where its module is not to be had
+if [ "${DTN_MULTUS:-no}" = yes ] && [ -z "${MULTUS:-}" ]; then
+    multus=gopkg.in/k8snetworkplumbingwg/multus-cni.v4
+    (part multus "go 1.26.0
+tool $multus/cmd/multus
+require $multus v4.3.0" -ldflags '-s -w' "$multus/cmd/multus") || true
+fi
+
 if [ ! "$out/image.tar" -nt "$here/image.py" ]; then
     python3 "$here/image.py" "$out/pause.tar" localhost/pause:1 /bin/sleep 2147483647
     python3 "$here/image.py" "$out/image.tar" localhost/busybox:1 /bin/sleep 2147483647
