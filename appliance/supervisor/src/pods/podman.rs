@@ -240,18 +240,22 @@ fn parsed<T: serde::de::DeserializeOwned>(doing: &str, body: &[u8]) -> Result<T,
 impl Engine for Podman {
     fn version(&self) -> Answer<'_, String> {
         Box::pin(async {
+            // /version runs conmon and the OCI runtime for theirs, which takes 0.2 to 0.5 s (podman
+            // 4.3.1); this answers within 1 ms and says its own in a header
             let doing = "asking podman for its version";
-            let (status, body) = self.call(doing, Method::GET, "/version", &[], None).await?;
-            if !status.is_success() {
-                return Err(refused(doing, &words(status, &body)));
+            let asked = self.http.get(format!("{BASE}/_ping")).send().await;
+            let answer = asked.map_err(|e| self.unreachable(doing, &innermost(&e)))?;
+            let status = answer.status();
+            let version = answer.headers().get("libpod-api-version");
+            let version = version.and_then(|version| version.to_str().ok());
+            let version = version
+                .unwrap_or("of a version it does not tell")
+                .to_owned();
+            let body = self.read(doing, answer).await?;
+            match status.is_success() {
+                true => Ok(format!("podman {version}")),
+                false => Err(refused(doing, &words(status, &body))),
             }
-            let found: serde_json::Value = parsed(doing, &body)?;
-            Ok(format!(
-                "podman {}",
-                found["Version"]
-                    .as_str()
-                    .unwrap_or("of a version it does not tell")
-            ))
         })
     }
 
