@@ -52,6 +52,9 @@ struct Outcome {
     pid: i32,
     /// How many reloads that process has made.
     count: u64,
+    /// How many it has begun: what one that is under way has read may be older than who asks now.
+    #[serde(default)]
+    begun: u64,
     /// Whether the configuration is in force.
     ok: bool,
     /// What changed, or what is wrong.
@@ -63,7 +66,7 @@ struct Outcome {
 pub struct Reloads {
     asked: Signals,
     file: PathBuf,
-    count: u64,
+    last: Outcome,
 }
 
 impl Reloads {
@@ -72,7 +75,13 @@ impl Reloads {
         Ok(Self {
             asked: signal(SignalKind::hangup())?,
             file,
-            count: 0,
+            last: Outcome {
+                pid: Pid::this().as_raw(),
+                count: 0,
+                begun: 0,
+                ok: true,
+                said: String::new(),
+            },
         })
     }
 
@@ -87,33 +96,34 @@ impl Reloads {
     /// changed or what is wrong. The service manager knows that it goes on meanwhile.
     pub async fn carry(&mut self, work: impl Future<Output = Result<String, String>>) {
         notify::reloading();
+        self.last.begun += 1;
+        self.keep();
         let done = work.await;
-        self.count += 1;
+        let count = self.last.begun;
         let (ok, said) = match done {
             Ok(said) => {
-                tracing::info!(reload = self.count, "reload: {said}");
+                tracing::info!(reload = count, "reload: {said}");
                 (true, said)
             }
             Err(said) => {
-                tracing::error!(reload = self.count, "reload: nothing is changed: {said}");
+                tracing::error!(reload = count, "reload: nothing is changed: {said}");
                 (false, said)
             }
         };
         // a status has one line
         let words: Vec<&str> = said.split_whitespace().collect();
         let line: String = words.join(" ").chars().take(200).collect();
-        let outcome = Outcome {
-            pid: Pid::this().as_raw(),
-            count: self.count,
-            ok,
-            said,
-        };
-        if let Err(e) = write(&self.file, &outcome) {
-            tracing::warn!("writing the outcome to {}: {e}", self.file.display());
-        }
+        (self.last.count, self.last.ok, self.last.said) = (count, ok, said);
+        self.keep();
         match ok {
             true => notify::ready(&line),
             false => notify::ready(&format!("the last reload was refused: {line}")),
+        }
+    }
+
+    fn keep(&self) {
+        if let Err(e) = write(&self.file, &self.last) {
+            tracing::warn!("writing the outcome to {}: {e}", self.file.display());
         }
     }
 }
@@ -175,7 +185,8 @@ pub fn command(program: &str, pid: i32, file: &Path) -> ExitCode {
 /// Asks a process for a reload and waits for its outcome in `file`.
 pub fn ask(pid: i32, file: &Path) -> Result<String, Failed> {
     let pid = Pid::from_raw(pid);
-    let before = read(file, pid).map_or(0, |outcome| outcome.count);
+    // one that is under way may have read what was there before
+    let before = read(file, pid).map_or(0, |outcome| outcome.begun.max(outcome.count));
     let unasked = |errno: Errno| Failed::Unasked {
         pid: pid.as_raw(),
         why: errno.into(),
@@ -213,9 +224,13 @@ pub fn ask(pid: i32, file: &Path) -> Result<String, Failed> {
 mod tests {
     use super::*;
 
+    /// A signal reaches all who listen in this process: one test at a time.
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
     /// Asks this process itself: the signal is real, and so is the file.
     #[tokio::test]
     async fn who_asks_hears_what_became_of_it() {
+        let _turn = TURN.lock().await;
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("dtnd.reload");
         let mut reloads = Reloads::listen(file.clone()).unwrap();
@@ -234,6 +249,35 @@ mod tests {
             let words = told.unwrap_or_else(|e| e.to_string());
             assert_eq!(words, wanted);
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_is_not_the_answer_to_who_asks_later() {
+        let _turn = TURN.lock().await;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("dtnd.reload");
+        let mut reloads = Reloads::listen(file.clone()).unwrap();
+        let (began, go_on) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+        let first = async {
+            began.notify_one();
+            go_on.notified().await;
+            Ok("the old file".to_owned())
+        };
+        let asker = async {
+            began.notified().await;
+            let asked = file.clone();
+            let asker = std::thread::spawn(move || ask(Pid::this().as_raw(), &asked));
+            // its signal is there before the first one is through
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            go_on.notify_one();
+            asker
+        };
+        let ((), asker) = tokio::join!(reloads.carry(first), asker);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!asker.is_finished(), "it took another's answer");
+        reloads.asked().await;
+        reloads.carry(async { Ok("the new file".to_owned()) }).await;
+        assert_eq!(asker.join().unwrap().unwrap(), "the new file");
     }
 
     #[test]
