@@ -287,10 +287,18 @@ fn anothers(
     Some(format!("{} has a lease with it", other.lease.client_id))
 }
 
+/// Whose it is: the node's that asked for it; of one that an operator asked for, the node's that its
+/// label says.
 fn own(who: &Principal, row: &LeaseRow) -> Result<(), Problem> {
-    match &row.node {
-        Some(node) => auth::own_node(who, node),
-        None => Ok(()),
+    match (&row.node, who) {
+        (Some(node), _) => auth::own_node(who, node),
+        (None, Principal::Node(name))
+            if row.lease.labels.get("node").map(String::as_str) != Some(name.as_str()) =>
+        {
+            let problem = format!("lease {} is an operator's", row.lease.id);
+            Err(Problem::new(Kind::Forbidden, problem))
+        }
+        (None, _) => Ok(()),
     }
 }
 
@@ -306,6 +314,34 @@ pub(super) fn foreign_addresses(state: &State, mac: MacAddress) -> BTreeSet<IpAd
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn an_operators_lease_is_no_hosts_but_the_one_that_it_names() {
+        let row = |labels: serde_json::Value, node: Option<&str>| -> LeaseRow {
+            serde_json::from_value(json!({"lease": {"id": Uuid::nil(), "slice_id": Uuid::nil(),
+                "client_id": "pod", "mac": "02:00:00:00:07:01", "ips": ["10.20.0.1/24"],
+                "mtu": 9000, "t1": "2026-01-01T00:00:00Z", "t2": "2026-01-01T00:00:00Z",
+                "expires_at": "2026-01-01T00:00:00Z", "state": "bound", "version": 1,
+                "labels": labels}, "lifetime": 600, "node": node}))
+            .unwrap()
+        };
+        let node = |name: &str| Principal::Node(name.parse().unwrap());
+        let (of_dtn, labelled) = (
+            row(json!({}), Some("dtn")),
+            row(json!({"node": "dtn"}), None),
+        );
+        for (who, row, may) in [
+            (node("dtn"), &of_dtn, true),
+            (node("other"), &of_dtn, false),
+            (node("dtn"), &labelled, true),
+            (node("other"), &labelled, false),
+            (node("dtn"), &row(json!({}), None), false),
+            (Principal::Operator, &labelled, true),
+            (Principal::Operator, &of_dtn, true),
+        ] {
+            assert_eq!(own(&who, row).is_ok(), may, "{who} {:?}", row.node);
+        }
+    }
 
     #[test]
     fn a_hardware_address_is_one_nodes_until_its_lease_is_given_back() {
