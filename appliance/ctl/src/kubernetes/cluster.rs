@@ -111,6 +111,17 @@ impl Cluster {
                 );
                 Some("renew the credentials of the kubeconfig, or choose another context".into())
             }
+            // made with each namespace, a moment later (kube-controller-manager)
+            403 if status.message.contains("error looking up service account") => Some(format!(
+                "the namespace is new: try it again; if that lasts, look whether it is made: kubectl \
+                 get serviceaccounts --namespace {}",
+                self.namespace
+            )),
+            // the right is there, and a policy of the cluster says no
+            403 if !status.message.contains(" cannot ") => Some(
+                "it is no question of rights: an admission policy or a quota of the cluster says so"
+                    .into(),
+            ),
             403 => Some(format!(
                 "who administers the cluster gives the right: kubectl create rolebinding dtn-operator \
                  --clusterrole dtn-operator --user NAME --namespace {}",
@@ -271,6 +282,19 @@ mod tests {
         let forbidden = told(json!({"code": 403, "reason": "Forbidden",
             "message": "pods \"a\" is forbidden: User \"u\" cannot get resource \"pods\""}));
         assert!(forbidden.contains("cannot get resource") && forbidden.contains("dtn-operator"));
+        let new = told(json!({"code": 403, "reason": "Forbidden",
+            "message": "pods \"a\" is forbidden: error looking up service account science/default: \
+                        serviceaccount \"default\" not found"}));
+        assert!(
+            new.contains("get serviceaccounts --namespace science"),
+            "{new}"
+        );
+        let quota = told(json!({"code": 403, "reason": "Forbidden",
+            "message": "pods \"a\" is forbidden: exceeded quota: small, requested: pods=1"}));
+        assert!(
+            quota.contains("quota of the cluster") && !quota.contains("rolebinding"),
+            "{quota}"
+        );
         let unknown = told(json!({"code": 401, "message": "Unauthorized"}));
         assert!(unknown.contains("who asks: https://192.0.2.1:6443 (kubeconfig /k, context c)"));
         let old = told(json!({"code": 404,
