@@ -1,5 +1,5 @@
 //! Pods of a cluster without `vdn-chain`: the cluster's only network, which asks for each pod's own
-//! interface, and plugins that Multus calls. Multus itself is not to be had where this runs: its order
+//! interface, and plugins that Multus calls. Multus itself is not here (tests/kubernetes has it): its order
 //! of calls is kept by hand, with what it hands over and what it forgets.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
