@@ -36,8 +36,9 @@ usage: sudo ./install.sh [OPTION...]         turn this host into a DTN, or bring
        sudo ./install.sh --lab --down         take down a lab that was kept with --keep
        sudo ./install.sh --build              packages, toolchain and release build, nothing else
        sudo ./install.sh --tools              packages and toolchain, nothing else
-       sudo ./install.sh --bundle OUT --signing-key KEY [--no-images]
-                                             make a signed bundle for hosts without a network
+       sudo ./install.sh --bundle OUT --signing-key KEY [--arch ARCH] [--no-images]
+                                             make a signed bundle for hosts without a network; for
+                                             ARCH amd64 or arm64 (this machine's), built on Debian
        ./install.sh --make-key FILE           make a key to sign with: FILE, and FILE.pub to check with
 
 Options of an installation:
@@ -414,11 +415,11 @@ open_bundle() {
     say "the signature is good"
 }
 
-# assemble_here DIR [ARGUMENT...]: makes the folder of a release of what was built
+# assemble_here DIR --programs DIR [ARGUMENT...]: makes the folder of a release of what was built
 assemble_here() {
     local out=$1
     shift
-    CARGO=$cargo "$programs/dtn-install" assemble --checkout "$here" --programs "$programs" --out "$out" "$@"
+    CARGO=$cargo "$programs/dtn-install" assemble --checkout "$here" --out "$out" "$@"
 }
 
 # host: installs on this host. What of the options is its own it takes; the rest are dtn-install's.
@@ -468,7 +469,7 @@ host() {
         lab_packages=()
         install_packages
         build
-        assemble_here "$work/release"
+        assemble_here "$work/release" --programs "$programs"
     fi
     if [ "$verb" = install ] && [ -s "$added" ]; then
         words+=(--added-packages "$added")
@@ -489,13 +490,17 @@ uninstall() {
     say "nothing is installed: there is no /usr/libexec/dtn/dtn-install"
 }
 
-# bundle: makes one, for machines like this one
+# bundle: makes one, for machines like this one or of another architecture
 bundle() {
-    local out='' key='' images=yes work length signature
+    local out='' key='' images=yes work length signature arch machine own
     while (($# > 0)); do
         case $1 in
         --signing-key)
             key=${2:-}
+            shift
+            ;;
+        --arch)
+            arch=${2:-}
             shift
             ;;
         --no-images) images=no ;;
@@ -510,6 +515,14 @@ bundle() {
     [ -n "$out" ] || fail "--bundle OUT: name the file to make"
     [ -r "$key" ] || fail "--signing-key ${key:-KEY}: cannot be read; ./install.sh --make-key FILE makes one"
     [ ! -e "$out" ] || fail "$out is there already: remove it, or name another"
+    own=$(dpkg --print-architecture 2>/dev/null || uname -m)
+    arch=${arch:-$own}
+    case $arch in
+    amd64) machine=x86_64 ;;
+    arm64) machine=aarch64 ;;
+    "$own") machine=$(uname -m) ;;
+    *) fail "--arch $arch: is not known; there are amd64 and arm64" ;;
+    esac
     need_openssl
     if [ -z "${DTN_PROGRAMS:-}" ]; then
         lab_packages=()
@@ -521,14 +534,20 @@ bundle() {
     work=$(mktemp -d /var/tmp/dtn-bundle.XXXXXX)
     # shellcheck disable=SC2064 # the folder of now
     trap "rm -rf '$work'" EXIT
+    local built=$programs
+    local -a more=()
+    if [ "$arch" != "$own" ]; then
+        CARGO=$cargo run_step "build-$arch" 10800 "$here/appliance/install/cross" "$arch"
+        built=$here/target/$machine-unknown-linux-gnu/release
+        more=(--machine "$machine")
+    fi
     if [ $images = yes ]; then
         mkdir "$work/images"
-        run_step image-transfer 1800 "$here/images/build" dtn-transfer --mover "$programs/dtn-mover" --oci "$work/images/dtn-transfer.tar"
-        run_step image-measure 1800 "$here/images/build" dtn-measure --oci "$work/images/dtn-measure.tar"
-        assemble_here "$work/release" --images "$work/images"
-    else
-        assemble_here "$work/release"
+        run_step image-transfer 1800 "$here/images/build" dtn-transfer --arch "$arch" --mover "$built/dtn-mover" --oci "$work/images/dtn-transfer.tar"
+        run_step image-measure 1800 "$here/images/build" dtn-measure --arch "$arch" --oci "$work/images/dtn-measure.tar"
+        more+=(--images "$work/images")
     fi
+    assemble_here "$work/release" --programs "$built" "${more[@]}"
     # the same files give the same bytes
     tar -C "$work/release" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=ustar -cf "$work/bundle" .
     length=$(stat -c %s "$work/bundle")
@@ -540,7 +559,7 @@ bundle() {
     [ "$(stat -c %s "$work/bundle")" = $((length + trailer_length)) ] ||
         fail "--signing-key $key: does not sign as Ed25519 does"
     mv "$work/bundle" "$out"
-    say "$out: $(numfmt --to=iec "$(stat -c %s "$out")"), for $(uname -m) with $(ldd --version | head -n 1 | grep -o '[0-9.]*$') or newer of the C library"
+    say "$out: $(numfmt --to=iec "$(stat -c %s "$out")"), for $machine with $(ldd --version | head -n 1 | grep -o '[0-9.]*$') or newer of the C library"
 }
 
 # make_key FILE: the private key for its maker alone

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # test.sh: installs what the tests need and runs them all, least powerful kind first. Run it as root.
 #   --long        also the matrix of rates, MTUs and round trips, a switch without its controller for a
-#                 minute, a whole machine in QEMU with its reboots and power cuts (20 minutes), and the check
+#                 minute, a whole machine in QEMU with its reboots and power cuts (20 minutes), a bundle for
+#                 machines of another kind (15 minutes when nothing of it is built), and the check
 #                 of every dependency
 #   --only GROUP  that group alone
 # The last line is "N passed, N failed, N skipped": groups, and single tests that this machine cannot
@@ -65,7 +66,7 @@ group() {
 # room: what the disk under this folder has left: a full one fails every group after it, none by name
 room() { df --output=avail --human-readable . | tail -n 1 | tr -d ' '; }
 
-scripts=(install.sh test.sh tests/own-root tests/machine/host tests/machine/units tests/machine/install tests/machine/bare tests/machine/bare.sh tests/machine/qemu tests/machine/qemu.sh tests/machine/kernel tests/machine/early tests/machine/agent tests/machine/inside .ci/run images/build images/dtn-node/root/usr/libexec/dtn/install-plugins tests/lab tests/onos tests/os-ken tests/onos-core/make tests/onos-core/run tests/kubernetes/*.sh tests/kubernetes/run tests/kubernetes/bench tests/kubernetes/scenarios/*.sh tests/kubernetes/scenarios/*/*.sh tests/readme tests/lab-matrix tests/dependencies)
+scripts=(install.sh test.sh tests/own-root tests/machine/host tests/machine/units tests/machine/install tests/machine/bare tests/machine/bare.sh tests/machine/arm64 appliance/install/cross tests/machine/qemu tests/machine/qemu.sh tests/machine/kernel tests/machine/early tests/machine/agent tests/machine/inside .ci/run images/build images/dtn-node/root/usr/libexec/dtn/install-plugins tests/lab tests/onos tests/os-ken tests/onos-core/make tests/onos-core/run tests/kubernetes/*.sh tests/kubernetes/run tests/kubernetes/bench tests/kubernetes/scenarios/*.sh tests/kubernetes/scenarios/*/*.sh tests/readme tests/lab-matrix tests/dependencies)
 group format cargo fmt --all --check
 group shell shellcheck -x "${scripts[@]}"
 group lints cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -93,6 +94,7 @@ if [ $long = yes ] || [ -n "$only" ]; then
     # what takes minutes and needs no lab
     group cut-line cargo test --workspace --locked --test openflow_line -- --ignored --nocapture
     group qemu tests/machine/qemu
+    group arm64 tests/machine/arm64
     group dependencies tests/dependencies
 fi
 

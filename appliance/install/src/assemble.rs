@@ -25,6 +25,9 @@ pub(crate) struct Options {
     /// Folder of its programs
     #[arg(long, value_name = "DIR")]
     programs: PathBuf,
+    /// What machines its programs run on, as Rust calls it; those of this one
+    #[arg(long, value_name = "ARCH", default_value = std::env::consts::ARCH)]
+    machine: String,
     /// Folder of images to take in (*.tar)
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
@@ -107,15 +110,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     let version = env!("CARGO_PKG_VERSION");
-    let materials = materials::cyclonedx(&metadata(&options.checkout)?, version)?;
+    let metadata = metadata(&options.checkout, &options.machine)?;
+    let materials = materials::cyclonedx(&metadata, version)?;
     let file = options.out.join("doc/materials.cdx.json");
     fs::write(&file, serde_json::to_vec_pretty(&materials)?)
         .with_context(|| format!("writing {}", file.display()))?;
-    list(&options.out, version)
+    list(&options.out, version, &options.machine)
 }
 
 /// Writes the list of all that is there.
-fn list(out: &Path, version: &str) -> Result<()> {
+fn list(out: &Path, version: &str, machine: &str) -> Result<()> {
     let mut files = BTreeMap::new();
     for path in release::listed(out)? {
         if release::place(&path).is_none() {
@@ -127,7 +131,7 @@ fn list(out: &Path, version: &str) -> Result<()> {
     let release = Release {
         format: FORMAT,
         version: version.to_owned(),
-        machine: std::env::consts::ARCH.to_owned(),
+        machine: machine.to_owned(),
         files,
         folder: PathBuf::new(),
     };
@@ -149,10 +153,10 @@ fn copy(source: &Path, target: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(target, fs::Permissions::from_mode(mode)).with_context(doing)
 }
 
-/// What cargo says of all packages, for this machine's kind.
-fn metadata(checkout: &Path) -> Result<serde_json::Value> {
+/// What cargo says of all packages, for this kind of machine.
+fn metadata(checkout: &Path, machine: &str) -> Result<serde_json::Value> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let target = format!("{machine}-unknown-linux-gnu");
     let said = Command::new(cargo)
         .args([
             "metadata",
