@@ -8,7 +8,7 @@ mod wish;
 
 use std::time::Duration;
 use switch::{
-    Rig, fabric,
+    fabric,
     host::{apart, arrives, send, talk},
     pair, with_switches,
 };

@@ -7,7 +7,7 @@ set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../cluster.sh"
 cluster=daejeon
 two_nodes || exit 1
-ctl() { on $cluster-ctl dtnctl "$@"; }
+ctl() { on "$cluster-ctl" dtnctl "$@"; }
 # both are between the shared NICs, and the claims are for the dedicated ones
 for slice in hall shut; do
     open=

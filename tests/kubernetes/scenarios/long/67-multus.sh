@@ -92,6 +92,7 @@ only() { [ "$(k exec "$1" -- sh -c 'ls /sys/class/net | wc -l')" = "$2" ]; }
 for one in a b c d; do expect "$one has the cluster's interface and its own, once" only $one 3; done
 expect "who asks for none has none" only plain 2
 status() { k get pod "$1" -o json | jq -r '.metadata.annotations["k8s.v1.cni.cncf.io/network-status"]' | jq -e --arg ip "$2" "$3"; }
+# shellcheck disable=SC2016 # a variable of jq
 expect "Multus says which address a has" status a "$(of a net1)" 'any(.[]; .interface == "net1" and any(.ips[]?; . == $ip))'
 expect "and leaves the cluster's network the default" status a "" 'any(.[]; .default == true and .name != "default/dtn-dedicated")'
 for one in a b c d; do within 20 "the claim of $one says Ready" is True condition $one Ready; done
