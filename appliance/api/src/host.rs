@@ -16,6 +16,16 @@ pub enum HostKind {
     Pod,
 }
 
+impl HostKind {
+    /// As it is said to people.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Nic => "NIC",
+            Self::Pod => "pod",
+        }
+    }
+}
+
 /// Body of `PUT /hosts/{id}`: a node declares one of its NICs, or a pod on one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

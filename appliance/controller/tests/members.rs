@@ -219,6 +219,47 @@ async fn what_is_closed_is_an_operators_and_so_is_leaving() {
 }
 
 #[tokio::test]
+async fn who_joined_is_no_owner() {
+    let site = Site::start().await;
+    let open = json!({"open": true});
+    let hall = site.reserve("hall", &[1, 2], 2, open).await.unwrap();
+    site.join(&node(3), hall.id, 3).await.unwrap();
+    site.lease(hall.id, 3).await;
+    let later = hall.spec.schedule.end + SignedDuration::from_hours(1);
+    for action in [Action::Release, Action::Extend(later), Action::Terminate] {
+        let act = async |n: u8| site.engine.act(&node(n), hall.id, action, None).await;
+        let problem = act(3).await.unwrap_err();
+        assert!(problem.is(Kind::Forbidden), "{action:?}: {problem}");
+        act(1).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_host_cannot_make_another_thing_of_what_a_slice_rests_on() {
+    let site = Site::start().await;
+    let closed = site.reserve("closed", &[1, 2], 2, json!({})).await.unwrap();
+    let declare = async |n: u8, mac: u8, kind: &str, nic: &str| {
+        let spec = json!({"kind": kind, "node": format!("n{n}"), "nic": nic,
+            "capacity_bps": 10 * G, "mtu": 9000});
+        site.engine.declare(&node(n), &id(mac), read(spec)).await
+    };
+    // a NIC as a pod of the one that is booked, then as the NIC that it is
+    declare(1, 50, "pod", "data0").await.unwrap();
+    site.join(&node(1), closed.id, 50).await.unwrap();
+    let problem = declare(1, 50, "nic", "data1").await.unwrap_err();
+    assert!(problem.is(Kind::StateConflict), "{problem}");
+    assert!(declare(1, 50, "pod", "data1").await.is_err());
+    declare(1, 50, "pod", "data0").await.unwrap();
+    // a NIC as a pod, which its host could take out
+    let problem = declare(1, 1, "pod", "data0").await.unwrap_err();
+    assert!(problem.detail.contains("slice closed"), "{problem}");
+    // a NIC that has another name since the last boot is the same
+    declare(1, 1, "nic", "enp1s0").await.unwrap();
+    site.leave(&node(1), closed.id, 50).await.unwrap();
+    declare(1, 50, "nic", "data1").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_nic_that_joined_goes_when_it_was_idle_for_long_and_not_before() {
     let mut site = Site::start().await;
     let hall = site

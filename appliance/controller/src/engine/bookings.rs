@@ -268,22 +268,34 @@ impl Engine {
     }
 }
 
-/// Refuses a node that acts on a slice of which no member is its own.
+/// Refuses a node that acts on a slice which was not reserved for it. A NIC that its host let join
+/// later makes nobody an owner: the others' slice is not its to end.
 pub(super) fn own_slice(state: &State, who: &Principal, members: &[Member]) -> Result<(), Problem> {
-    let Principal::Node(name) = who else {
-        return Ok(());
-    };
-    let mut nodes = members
-        .iter()
-        .filter_map(|member| state.hosts.get(member.host.as_ref()?))
-        .map(|host| &host.spec.node);
-    if nodes.any(|node| node == name) {
-        return Ok(());
+    match who {
+        Principal::Node(name) if !is_in(state, name, members.iter().filter(|m| !m.joined)) => {
+            let problem = format!("this slice was not reserved for node {name}");
+            Err(Problem::new(Kind::Forbidden, problem))
+        }
+        _ => Ok(()),
     }
-    Err(Problem::new(
-        Kind::Forbidden,
-        format!("no member of this slice is on node {name}"),
-    ))
+}
+
+/// Refuses a node that has no member in a slice, of whatever kind.
+pub(super) fn in_slice(state: &State, who: &Principal, members: &[Member]) -> Result<(), Problem> {
+    match who {
+        Principal::Node(name) if !is_in(state, name, members.iter()) => {
+            let problem = format!("no member of this slice is on node {name}");
+            Err(Problem::new(Kind::Forbidden, problem))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_in<'a>(state: &State, node: &Name, mut members: impl Iterator<Item = &'a Member>) -> bool {
+    members.any(|member| {
+        let host = member.host.as_ref().and_then(|host| state.hosts.get(host));
+        host.is_some_and(|host| host.spec.node == *node)
+    })
 }
 
 pub(super) fn not_federated(peer: &Name) -> Problem {

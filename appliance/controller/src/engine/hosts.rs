@@ -11,7 +11,7 @@ use crate::{
 };
 use dtn_api::{
     HostId, Problem,
-    host::{Host, HostSpec},
+    host::{Host, HostKind, HostSpec},
     lease::Location,
     problem::Kind,
 };
@@ -50,6 +50,16 @@ impl Engine {
                     let problem = format!("host {id} is declared by node {other} already");
                     Problem::new(Kind::AddressInConflict, problem)
                 })?;
+            }
+            if let Some(before) = before.filter(|host| becomes_another(&host.spec, &spec))
+                && let Some(slice) = rests_on(state, id, now)
+            {
+                let (was, nic) = (before.spec.kind.word(), &before.spec.nic);
+                let problem = format!(
+                    "host {id} is declared as {was} of {nic}, and slice {slice} rests on that: end the \
+                     slice first"
+                );
+                return Err(Problem::new(Kind::StateConflict, problem));
             }
             let fresh = |host: &Host| now.duration_since(host.seen_at).as_secs() < REFRESH;
             if let Some(same) = before.filter(|host| host.spec == spec && fresh(host)) {
@@ -108,6 +118,12 @@ impl Engine {
         })
         .await
     }
+}
+
+/// Whether it would count for another thing in its slices: a pod sits on a booked NIC, and a NIC is
+/// booked itself. A NIC may get another name.
+fn becomes_another(before: &HostSpec, now: &HostSpec) -> bool {
+    before.kind != now.kind || (before.kind == HostKind::Pod && before.nic != now.nic)
 }
 
 /// Where the site's wiring has a NIC. One that is not in it is nowhere, and no path leads to it.

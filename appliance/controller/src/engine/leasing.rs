@@ -42,7 +42,7 @@ impl Engine {
                 .bookings
                 .get(&slice)
                 .ok_or_else(|| not_found("slice", &slice))?;
-            bookings::own_slice(state, who, &booking.slice.spec.members)?;
+            bookings::in_slice(state, who, &booking.slice.spec.members)?;
             let rows = state.leases_of(slice);
             if let Some(other) = rows
                 .iter()
