@@ -3,7 +3,8 @@
 //!
 //! A certificate is good when the domain signed it *and* it is one of the two newest that its owner
 //! was given: so one that was revoked, or replaced long ago, opens nothing although it has not run
-//! out. Owners that enrolled before there was such a row are believed until they renew.
+//! out. Owners that enrolled before there was such a row are believed until they renew. Of a switch it
+//! is only kept which one it came with: it asks for nothing.
 
 use crate::authority::Issued;
 use dtn_api::{
@@ -41,7 +42,7 @@ impl From<&Issued> for Mark {
 /// Somebody of the domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrolledRow {
-    /// As what: a host's agent, or a cluster's controller.
+    /// As what: a host's agent, a cluster's controller, or a switch.
     pub role: String,
     /// Who.
     pub name: Name,
@@ -94,6 +95,29 @@ pub fn enrolled(role: &str, name: &Name, issued: &Issued, now: Timestamp) -> Enr
     }
 }
 
+/// Who was given a certificate before there were rows, and has come with it.
+pub fn found(
+    role: &str,
+    name: &Name,
+    came_with: &str,
+    generation: u32,
+    now: Timestamp,
+) -> EnrolledRow {
+    EnrolledRow {
+        role: role.to_owned(),
+        name: name.clone(),
+        enrolled_at: now,
+        renewed_at: now,
+        certificates: vec![Mark {
+            fingerprint: came_with.to_owned(),
+            until: None,
+            generation,
+        }],
+        came_with: generation,
+        revoked: None,
+    }
+}
+
 /// Whoever renews keeps the certificate that it came with beside the new one.
 pub fn renewed(
     row: Option<&EnrolledRow>,
@@ -103,15 +127,9 @@ pub fn renewed(
     issued: &Issued,
     now: Timestamp,
 ) -> EnrolledRow {
-    let mut next = row.cloned().unwrap_or_else(|| EnrolledRow {
-        certificates: vec![Mark {
-            fingerprint: came_with.to_owned(),
-            until: None,
-            generation: 1,
-        }],
-        came_with: 1,
-        ..enrolled(role, name, issued, now)
-    });
+    let mut next = row
+        .cloned()
+        .unwrap_or_else(|| found(role, name, came_with, 1, now));
     next.certificates
         .retain(|mark| mark.until.is_none_or(|until| until > now));
     // a renewal whose answer was lost must not push out the one that is in use

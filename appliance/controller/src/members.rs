@@ -8,7 +8,7 @@ use crate::{
     slices::{Booking, MOST_MEMBERS},
 };
 use dtn_api::{
-    HostId, Problem,
+    HostId, Problem, Rate,
     host::{Host, HostKind},
     problem::Kind,
     slice::{Member, Mode, Role},
@@ -86,11 +86,32 @@ pub fn may_join(
     Ok(())
 }
 
+/// A refusal for want of bandwidth as it is to who joins: the rate is the slice's, not theirs to lower.
+pub fn too_full(booking: &Booking, nic: &Host, problem: Problem) -> Problem {
+    let tight = problem
+        .errors
+        .iter()
+        .min_by_key(|fault| fault.available_bps);
+    let Some((link, left)) = tight.and_then(|f| Some((f.link.as_ref()?, f.available_bps?))) else {
+        return problem;
+    };
+    let (name, slice) = (name_of(nic), &booking.slice.spec);
+    let detail = format!(
+        "NIC {name} cannot join slice {}: link {link} has {} left of the {} that each member of the slice \
+         has: use another NIC, or a slice of a lower rate",
+        slice.name,
+        Rate::from_bps(left),
+        Rate::from_bps(slice.qos.rate_bps)
+    );
+    Problem { detail, ..problem }
+}
+
 /// Whether an operator may take a NIC out.
 pub fn may_leave<'a>(
     booking: &Booking,
     nic: &Host,
     mut leases: impl Iterator<Item = &'a LeaseRow>,
+    hosts: &BTreeMap<HostId, Host>,
 ) -> Result<(), Problem> {
     let (slice, spec) = (&booking.slice, &booking.slice.spec);
     let name = name_of(nic);
@@ -105,16 +126,21 @@ pub fn may_leave<'a>(
     if own.is_some_and(|member| member.role == Role::Gateway) {
         return no("it is its gateway's: reserve another slice".into());
     }
-    if slice.stitch.is_some() || spec.qos.mode == Mode::Pair || spec.members.len() <= 2 {
+    // who joined goes again, so a slice of those alone would be none
+    let stays = |member: &&Member| !member.joined && member.host.as_ref() != Some(&nic.id);
+    if slice.stitch.is_some()
+        || spec.qos.mode == Mode::Pair
+        || spec.members.iter().filter(stays).count() < 2
+    {
         let why = format!(
-            "two are left then at the most, and they are what it is for: dtnctl slice release {}",
+            "too few are left then of those that it is for: dtnctl slice release {}",
             spec.name
         );
         return no(why);
     }
-    if let Some(row) = leases.find(|row| sits_on(row, nic)) {
+    if let Some(row) = leases.find(|row| sits_on(row, nic, hosts)) {
         let why = format!(
-            "{} holds a lease on it: undeploy its pod first",
+            "{} holds a lease on it: what has it goes first (dtnctl undeploy, of a pod)",
             row.lease.client_id
         );
         return no(why);
@@ -135,23 +161,26 @@ pub fn idle(
         .filter(|id| {
             let nic = hosts.get(*id).filter(|nic| nic.spec.kind == HostKind::Nic);
             // one that is not declared any more has nothing on it
-            nic.is_none_or(|nic| !leases.iter().any(|row| sits_on(row, nic)))
+            nic.is_none_or(|nic| !leases.iter().any(|row| sits_on(row, nic, hosts)))
         });
     idle.map(|id| (id.clone(), booking.idle.get(id).copied().unwrap_or(now)))
         .collect()
 }
 
-/// Whether the interface that has this lease may sit on this NIC. One that does not say where it
-/// sits may sit on each of its node's.
-pub fn sits_on(row: &LeaseRow, nic: &Host) -> bool {
-    row.occupies()
-        && (row.lease.mac == nic.id.mac()
-            || row.node.as_ref() == Some(&nic.spec.node)
-                && row
-                    .lease
-                    .labels
-                    .get(NIC_LABEL)
-                    .is_none_or(|label| *label == nic.spec.nic.as_str()))
+/// Whether the interface that has this lease may sit on this NIC. One whose hardware address is a
+/// NIC's is that NIC; of the others one that does not say where it sits may sit on each of its node's.
+pub fn sits_on(row: &LeaseRow, nic: &Host, hosts: &BTreeMap<HostId, Host>) -> bool {
+    let own = HostId::untagged(row.lease.mac);
+    if !row.occupies() || own == nic.id {
+        return row.occupies();
+    }
+    let is_another = hosts
+        .get(&own)
+        .is_some_and(|other| other.spec.kind == HostKind::Nic);
+    let label = row.lease.labels.get(NIC_LABEL);
+    !is_another
+        && row.node.as_ref() == Some(&nic.spec.node)
+        && label.is_none_or(|label| *label == nic.spec.nic.as_str())
 }
 
 #[cfg(test)]

@@ -119,6 +119,9 @@ pub fn check(spec: &SliceSpec, longest_window: u64, now: Timestamp) -> Result<()
     }
     if spec.open && spec.qos.mode == Mode::Pair {
         wrong = wrong.at("/open", "mode pair has exactly two: mode hose takes more");
+    } else if spec.open && spec.members.iter().any(|m| m.border_link.is_some()) {
+        let why = "its members are agreed with the domain beyond the border link";
+        wrong = wrong.at("/open", why);
     }
     let mut seen = BTreeSet::new();
     let mut gateway = None;

@@ -105,13 +105,42 @@ impl Graph {
         found
     }
 
+    /// A path must be usable in both directions: what is sent is also received.
+    fn both(&self, link: &Link, usable: &dyn Fn(&Link) -> bool) -> bool {
+        let back = self.links.get(&format!("{}>{}", link.to, link.from));
+        usable(link) && back.is_some_and(usable)
+    }
+
+    /// The shortest way from a leaf to a tree of these links, as names of links in both directions; it
+    /// ends at the tree's nearest inner node. `None` when there is none over usable links.
+    pub fn way_to(
+        &self,
+        leaf: &str,
+        tree: &BTreeSet<String>,
+        usable: &dyn Fn(&Link) -> bool,
+    ) -> Option<BTreeSet<String>> {
+        let of_tree = tree.iter().filter_map(|name| self.links.get(name));
+        let inner: BTreeSet<&str> = of_tree
+            .map(|link| link.from.as_str())
+            .filter(|node| !self.leaves.contains(*node))
+            .collect();
+        let reached = self.reach(leaf, &|link| self.both(link, usable));
+        let nearest = inner
+            .into_iter()
+            .filter_map(|node| reached.get(node).map(|(hops, _)| (*hops, node)));
+        let (_, mut node) = nearest.min()?;
+        let mut way = BTreeSet::new();
+        while node != leaf {
+            let (_, before) = reached.get(node)?;
+            way.extend([format!("{before}>{node}"), format!("{node}>{before}")]);
+            node = before;
+        }
+        Some(way)
+    }
+
     /// The tree that joins these leaves over usable links; `None` when there is none.
     pub fn tree(&self, members: &[String], usable: &dyn Fn(&Link) -> bool) -> Option<Tree> {
-        // a path must be usable in both directions: what is sent is also received
-        let both = |link: &Link| {
-            let back = self.links.get(&format!("{}>{}", link.to, link.from));
-            usable(link) && back.is_some_and(usable)
-        };
+        let both = |link: &Link| self.both(link, usable);
         let reached: Vec<_> = members.iter().map(|m| self.reach(m, &both)).collect();
         let inner: BTreeSet<&str> = self
             .links
@@ -264,6 +293,37 @@ mod tests {
             graph.leaf(leaf);
         }
         assert!(graph.tree(&["x".into(), "y".into()], &|_| true).is_none());
+    }
+
+    #[test]
+    fn who_comes_later_is_led_to_the_tree_that_there_is() {
+        let graph = ring();
+        // s1 and s3 were joined by s4 when there was no room on s2
+        let tree = graph
+            .tree(&["a".into(), "c".into()], &|link| {
+                !link.name().contains("s2")
+            })
+            .unwrap();
+        let had: BTreeSet<String> = tree.links.iter().map(|(link, _)| link.name()).collect();
+        assert!(had.contains("s4>s1"), "{had:?}");
+        let way = graph.way_to("b", &had, &|_| true).unwrap();
+        let names: Vec<&str> = way.iter().map(String::as_str).collect();
+        assert_eq!(
+            names,
+            ["b>s2", "s1>s2", "s2>b", "s2>s1"],
+            "to the first of equals"
+        );
+        let members = ["a", "b", "c"].map(str::to_owned);
+        let over = |link: &Link| had.contains(&link.name()) || way.contains(&link.name());
+        let all: BTreeSet<String> = graph
+            .tree(&members, &over)
+            .unwrap()
+            .links
+            .iter()
+            .map(|(l, _)| l.name())
+            .collect();
+        assert!(had.iter().all(|link| all.contains(link)), "{all:?}");
+        assert_eq!(graph.way_to("b", &had, &|link| link.from != "b"), None);
     }
 
     #[test]

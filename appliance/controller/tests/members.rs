@@ -173,6 +173,8 @@ async fn a_host_lets_its_nic_join_what_is_open_and_it_is_booked() {
     let problem = site.join(&node(4), many.id, 4).await.unwrap_err();
     assert!(problem.is(Kind::InsufficientBandwidth), "{problem}");
     assert_eq!(problem.available_bps(), Some(950_000_000), "{problem}");
+    let words = "NIC n4/data0 cannot join slice many: link nic-02:00:00:00:00:04>site-switch has";
+    assert!(problem.detail.starts_with(words), "{problem}");
     assert_eq!(names(&site.slice(many.id).await), names(&many));
     // nor is a link that is had already counted twice
     site.reserve("rest", &[1, 2], 4, json!({})).await.unwrap();
@@ -216,6 +218,29 @@ async fn what_is_closed_is_an_operators_and_so_is_leaving() {
         site.join(ADMIN, closed.id, 3).await.is_err(),
         "it has ended"
     );
+}
+
+#[tokio::test]
+async fn a_way_that_is_too_narrow_is_named_and_no_other() {
+    let site = Site::start().await;
+    let open = json!({"open": true});
+    let hall = site.reserve("hall", &[1, 2], 2, open).await.unwrap();
+    let narrow = async |n: u8| {
+        let spec = json!({"kind": "nic", "node": format!("n{n}"), "nic": "data0",
+            "capacity_bps": 10 * G, "mtu": 1500});
+        site.engine
+            .declare(&node(n), &id(n), read(spec))
+            .await
+            .unwrap();
+    };
+    narrow(3).await;
+    let problem = site.join(&node(3), hall.id, 3).await.unwrap_err();
+    let link = "nic-02:00:00:00:00:03>site-switch carries 1500";
+    assert!(problem.detail.contains(link), "{problem}");
+    // one that was a member before is not what hinders others
+    narrow(1).await;
+    let problem = site.join(&node(4), hall.id, 4).await.unwrap_err();
+    assert!(problem.is(Kind::InsufficientBandwidth), "{problem}");
 }
 
 #[tokio::test]
@@ -278,6 +303,9 @@ async fn a_nic_that_joined_goes_when_it_was_idle_for_long_and_not_before() {
     assert_eq!(turn(&site).await, 3, "a pod is on it");
     site.engine.release(&node(3), lease).await.unwrap();
     assert_eq!(turn(&site).await, 3, "a pod may come again");
+    site = site.later(hall, i64::from(IDLE_SECONDS) + 1).await;
+    site.join(&node(3), hall, 3).await.unwrap();
+    assert_eq!(turn(&site).await, 3, "another one is being prepared");
     site = site.later(hall, i64::from(IDLE_SECONDS) + 1).await;
     assert_eq!(turn(&site).await, 2);
     let events = site.engine.look(|state, _| {

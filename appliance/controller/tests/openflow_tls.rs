@@ -9,7 +9,7 @@ mod wish;
 use dtn_api::{Name, fabric::SwitchCertificate};
 use switch::{Rig, with_switches};
 use tokio_util::sync::CancellationToken;
-use vdnd::{auth::Principal, serve::Running};
+use vdnd::{auth::Principal, serve::Running, state::State};
 use wish::until;
 
 const TARGET: &str = "ssl:127.0.0.1:6653";
@@ -180,6 +180,45 @@ fn keys_are_changed_once_every_switch_has_come_with_a_new_certificate() {
         })
         .await;
         assert!(!there(&running)[0]);
+        stop.cancel();
+        running.ended().await.unwrap();
+    });
+}
+
+#[test]
+fn one_that_was_certified_before_that_was_written_down_is_waited_for_too() {
+    with_switches("tls_older", async |rig| {
+        wired(&rig);
+        let stop = CancellationToken::new();
+        let running = serve(&rig, &stop).await;
+        let (admin, edge1) = (&Principal::Admin, "edge1".parse::<Name>().unwrap());
+        let (key, csr) = wish();
+        let authority = running.engine.authority();
+        let now = jiff::Timestamp::now();
+        let own = authority.certify("switch", &edge1, &csr, now).unwrap();
+        take(&rig, "older", &key, &own.pem, &authority.ca_pem());
+        rig.connect("edge1", TARGET);
+        until("it is there", || there(&running)[0]).await;
+        let known = async || {
+            let who = ("switch".to_owned(), edge1.clone());
+            let look = |state: &State, _| state.enrolled.contains_key(&who);
+            running.engine.look(look).await
+        };
+        while !known().await {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        // it is away, and the controller starts again, while the keys are changed
+        rig.vsctl("del-controller edge1");
+        running.engine.rotate(admin, false).await.unwrap();
+        stop.cancel();
+        running.ended().await.unwrap();
+        let stop = CancellationToken::new();
+        let running = serve(&rig, &stop).await;
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        let keys = running.engine.keys().await;
+        assert_eq!(keys.switches, std::slice::from_ref(&edge1), "{keys:?}");
+        rig.connect("edge1", TARGET);
+        until("it is believed as before", || there(&running)[0]).await;
         stop.cancel();
         running.ended().await.unwrap();
     });

@@ -206,7 +206,7 @@ async fn lease(host: &Host, wanted: &Wanted) -> Result<Lease, Problem> {
         location: None,
         requested_ips: Vec::new(),
         lease_seconds: None,
-        labels: BTreeMap::from([("node".into(), host.config().host.to_string())]),
+        labels: prepare::labels(host, &wanted.nic_name),
     };
     let lease = host.uplink.lease(wanted.slice.id, &request).await?;
     let prepared = Prepared {

@@ -152,12 +152,13 @@ pub(super) fn closed(slice: &Slice, nic: &Nic, key: &NicKey) -> Option<String> {
     }
     let (NicKey(node, device), name) = (key, &spec.name);
     let ifname = nic.ifname.as_ref().unwrap_or(device);
-    let remedy = match (spec.qos.mode, slice_attribute(name)) {
-        (Mode::Pair, Some(attribute)) => {
+    let of_two = slice.stitch.is_some() || spec.members.iter().any(|m| m.border_link.is_some());
+    let remedy = match (of_two || spec.qos.mode == Mode::Pair, slice_attribute(name)) {
+        (true, Some(attribute)) => {
             format!("choose another one by a selector (slices.dtn.appliance/{attribute})")
         }
-        (Mode::Pair, None) => "choose another one by a selector".to_owned(),
-        (Mode::Hose | Mode::Aggregate, _) => {
+        (true, None) => "choose another one by a selector".to_owned(),
+        (false, _) => {
             format!("dtnctl slice join {name} {node}/{ifname}, or reserve it with --open")
         }
     };

@@ -512,6 +512,11 @@ fn a_nic_that_is_no_member_waits_unless_it_can_join() {
             "dtnctl slice join lhc n1/enp1s0",
         ),
         (
+            json!({"mode": "hose"}),
+            json!({"members": [{"border_link": "wan"}]}),
+            "slices.dtn.appliance/lhc",
+        ),
+        (
             json!({"mode": "pair"}),
             json!({}),
             "slices.dtn.appliance/lhc",

@@ -115,7 +115,7 @@ impl Engine {
             let mut decision = Decision::only(());
             self.age_slices(state, now, &mut decision);
             age_leases(state, now, &mut decision);
-            self.age_switches(state, &mut decision);
+            self.age_switches(state, now, &mut decision);
             forget(state, now, &mut decision);
             decision.events.extend(happened);
             Ok(decision)

@@ -95,7 +95,7 @@ fn wish(state: &State, network: &Network, booking: &Booking, now: Timestamp) -> 
         if row.lease.state != LeaseState::Bound {
             continue;
         }
-        match place(network, &nics, gateway, row) {
+        match place(network, state, &nics, gateway, row) {
             Ok(at) => members.push(Attached {
                 mac: row.lease.mac,
                 ips: row.lease.ips.iter().map(|net| net.addr()).collect(),
@@ -195,6 +195,7 @@ fn border(
 /// itself.
 fn place<'a>(
     network: &'a Network,
+    state: &State,
     nics: &[&Host],
     gateway: Option<&GatewayRow>,
     row: &LeaseRow,
@@ -205,7 +206,7 @@ fn place<'a>(
     let of_node = || {
         let mut found = nics
             .iter()
-            .filter(|nic| sits_on(row, nic) && theirs(nic) == passes);
+            .filter(|nic| sits_on(row, nic, &state.hosts) && theirs(nic) == passes);
         match (found.next(), found.next()) {
             (Some(only), None) => Ok(*only),
             (None, _) => Err("its node has no NIC in the slice".to_owned()),

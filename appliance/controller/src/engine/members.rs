@@ -1,7 +1,7 @@
 //! Members of a slice that was reserved before: who joins it and leaves it, what its senders report.
 //!
-//! A pod sits on a NIC of the slice, so the booking stays as it is. Another NIC is another tree: the
-//! slice is booked anew, under the same admission as at first, on the links that it did not have.
+//! A pod sits on a NIC of the slice, so the booking stays as it is. Another NIC is another branch of the
+//! tree, booked under the same admission as at first on the links that it adds.
 
 use super::{Decision, Engine, not_found};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     members::{self, IDLE_SECONDS},
     slices::Booking,
     state::{Change, State},
+    topology::{self, Graph, Link},
 };
 use dtn_api::{
     HostId, Problem,
@@ -18,6 +19,7 @@ use dtn_api::{
     slice::{Member, Role, Schedule, Slice},
 };
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 impl Engine {
@@ -36,9 +38,16 @@ impl Engine {
                 .ok_or_else(|| not_found("slice", &id))?;
             let slice = &booking.slice;
             members::check(host, &member)?;
-            let there = slice.spec.members.iter();
-            if there.into_iter().any(|m| m.host.as_ref() == Some(host)) {
-                return Ok(Decision::only(slice.clone()));
+            let mut there = slice.spec.members.iter();
+            if let Some(there) = there.find(|m| m.host.as_ref() == Some(host)) {
+                let answer = Decision::only(slice.clone());
+                if !there.joined || !matches!(who, Principal::Node(_)) {
+                    return Ok(answer);
+                }
+                // who asks again is about to have a lease on it: the time begins anew
+                let mut next = booking.clone();
+                next.idle.insert(host.clone(), now);
+                return Ok(answer.change(Change::Booking(Box::new(next))));
             }
             let known = state
                 .hosts
@@ -73,8 +82,9 @@ impl Engine {
                         && booking.slice.spec.members.iter().any(is_member)
                     {
                         let leases = state.leases_of(id);
-                        members::may_leave(booking, nic, leases.iter().copied())?;
-                        next = self.without(state, booking, host, now)?;
+                        let leases = leases.iter().copied();
+                        members::may_leave(booking, nic, leases, &state.hosts)?;
+                        next = self.without(state, booking, host)?;
                         left = Some(("slice.left", nic));
                     }
                 }
@@ -129,15 +139,18 @@ impl Engine {
         if let Some(problem) = self.fabric.refuses(&next.slice.spec, &state.hosts) {
             return Err(problem);
         }
-        let mtu = self.book_anew(state, &mut next, now)?;
+        let narrowest = self
+            .book_also(state, &mut next, &nic.id, now)
+            .map_err(|problem| members::too_full(booking, nic, problem))?;
         let wanted = next.slice.spec.addressing.as_ref().map_or(0, |a| a.mtu);
-        if wanted > mtu {
+        if let Some(link) = narrowest.filter(|link| link.mtu < wanted) {
             let problem = format!(
-                "slice {} has an MTU of {wanted}, and the way to {} carries {mtu}: ip link set {} mtu \
-                 {wanted}",
-                next.slice.spec.name,
+                "NIC {} cannot join slice {}: its MTU is {wanted}, and link {} carries {}: raise that, \
+                 or use another NIC",
                 members::name_of(nic),
-                nic.spec.nic
+                next.slice.spec.name,
+                link.name(),
+                link.mtu
             );
             return Err(Problem::new(Kind::StateConflict, problem));
         }
@@ -148,59 +161,102 @@ impl Engine {
     }
 
     /// The booking without a NIC, and with what it takes of the links then.
-    fn without(
-        &self,
-        state: &State,
-        booking: &Booking,
-        host: &HostId,
-        now: Timestamp,
-    ) -> Result<Booking, Problem> {
+    fn without(&self, state: &State, booking: &Booking, host: &HostId) -> Result<Booking, Problem> {
         let mut next = booking.clone();
         let members = &mut next.slice.spec.members;
         members.retain(|m| m.host.as_ref() != Some(host));
         next.idle.remove(host);
         next.reports.remove(host);
-        self.book_anew(state, &mut next, now)?;
+        self.book_less(state, &mut next)?;
         Ok(next)
     }
 
-    /// Books a slice for the members that it has now. What it has of a link already stays as it was
-    /// booked; what it takes more is admitted. Returns the MTU of its narrowest link.
-    fn book_anew(&self, state: &State, next: &mut Booking, now: Timestamp) -> Result<u32, Problem> {
+    /// Books a slice for one more of its members. What it has of a link stays as it was booked, and
+    /// the tree where it was; what it takes more is admitted. Returns the narrowest of the new links.
+    fn book_also(
+        &self,
+        state: &State,
+        next: &mut Booking,
+        host: &HostId,
+        now: Timestamp,
+    ) -> Result<Option<Link>, Problem> {
         let (spec, id) = (&next.slice.spec, next.slice.id);
-        let of_tree = |member: &&Member| {
-            let host = member.host.as_ref().and_then(|host| state.hosts.get(host));
-            host.is_none_or(|host| host.spec.kind == HostKind::Nic)
-        };
-        let members: Vec<Member> = spec.members.iter().filter(of_tree).cloned().collect();
         let window = Schedule {
             start: spec.schedule.start.max(now),
             end: spec.schedule.end,
         };
+        let (class, rate_bps) = (spec.qos.class, spec.qos.rate_bps);
         let ledger = Self::ledger(state, Some(id), now);
         let graph = self.fabric.topology(&state.hosts);
-        let (qos, rate_bps) = (&spec.qos, spec.qos.rate_bps);
-        let (mut shares, mtu) = self.fitting(
-            &ledger, &graph, qos.mode, qos.class, &members, rate_bps, &window,
-        )?;
-        let mut more: Vec<Share> = Vec::new();
+        let had: BTreeSet<String> = next.shares.iter().map(|had| had.link.clone()).collect();
+        let member = Member::of_host(host.clone(), Role::Endpoint);
+        let fits = |link: &Link| {
+            let one = Share {
+                link: link.name(),
+                capacity_bps: link.capacity_bps,
+                times: 1,
+            };
+            ledger.max_rate(&[one], class, &window, None).0 >= rate_bps.max(1)
+        };
+        let way = self.fabric.node(&member).and_then(|node| {
+            let way = graph.way_to(&node, &had, &fits);
+            // where nothing fits, the link and the figure are named below
+            way.or_else(|| graph.way_to(&node, &had, &|_| true))
+        });
+        let way = way.unwrap_or_default();
+        let shares = self.shares_over(state, next, &graph, &|link: &Link| {
+            had.contains(&link.name()) || way.contains(&link.name())
+        })?;
+        let times = |link: &str| next.shares.iter().find(|had| had.link == link);
+        let more: Vec<Share> = shares
+            .iter()
+            .filter(|share| times(&share.link).is_none_or(|had| share.times > had.times))
+            .cloned()
+            .collect();
+        ledger.admit(&more, class, rate_bps, &window, None)?;
+        let new = graph.links().filter(|link| {
+            let name = link.name();
+            !had.contains(&name) && shares.iter().any(|share| share.link == name)
+        });
+        let narrowest = new.min_by_key(|link| link.mtu).cloned();
+        rebooked(next, shares);
+        Ok(narrowest)
+    }
+
+    /// Books a slice for the members that are left: less of what it has, so nobody is asked.
+    pub(super) fn book_less(&self, state: &State, next: &mut Booking) -> Result<(), Problem> {
+        let graph = self.fabric.topology(&state.hosts);
+        let had: BTreeSet<String> = next.shares.iter().map(|had| had.link.clone()).collect();
+        let shares = self.shares_over(state, next, &graph, &|link: &Link| {
+            had.contains(&link.name())
+        })?;
+        rebooked(next, shares);
+        Ok(())
+    }
+
+    /// What its members take of these links; of one that it had already with the capacity that it was
+    /// booked with: a NIC that changes its speed later does not change what was promised.
+    fn shares_over(
+        &self,
+        state: &State,
+        booking: &Booking,
+        graph: &Graph,
+        usable: &dyn Fn(&Link) -> bool,
+    ) -> Result<Vec<Share>, Problem> {
+        let of_tree = |member: &&Member| {
+            let host = member.host.as_ref().and_then(|host| state.hosts.get(host));
+            host.is_none_or(|host| host.spec.kind == HostKind::Nic)
+        };
+        let spec = &booking.slice.spec;
+        let members: Vec<Member> = spec.members.iter().filter(of_tree).cloned().collect();
+        let (mut shares, _) =
+            topology::shares(self.fabric(), graph, spec.qos.mode, &members, usable)?;
         for share in &mut shares {
-            match next.shares.iter().find(|had| had.link == share.link) {
-                // a NIC that changes its speed later does not change what was promised
-                Some(had) => {
-                    share.capacity_bps = had.capacity_bps;
-                    if share.times > had.times {
-                        more.push(share.clone());
-                    }
-                }
-                None => more.push(share.clone()),
+            if let Some(had) = booking.shares.iter().find(|had| had.link == share.link) {
+                share.capacity_bps = had.capacity_bps;
             }
         }
-        ledger.admit(&more, qos.class, rate_bps, &window, None)?;
-        next.slice.status.links = shares.iter().map(|share| share.link.clone()).collect();
-        next.slice.status.generation += 1;
-        next.shares = shares;
-        Ok(mtu)
+        Ok(shares)
     }
 
     /// What time does to NICs that joined: the booking as it is then, and who left. One at a time.
@@ -219,7 +275,7 @@ impl Engine {
             .iter()
             .find(|(_, since)| now >= crate::admission::later_by(**since, IDLE_SECONDS));
         if let Some((host, _)) = over {
-            match self.without(state, booking, host, now) {
+            match self.without(state, booking, host) {
                 Ok(next) => {
                     let name = state
                         .hosts
@@ -272,6 +328,12 @@ impl Engine {
         })
         .await
     }
+}
+
+fn rebooked(next: &mut Booking, shares: Vec<Share>) {
+    next.slice.status.links = shares.iter().map(|share| share.link.clone()).collect();
+    next.slice.status.generation += 1;
+    next.shares = shares;
 }
 
 fn pod_joins(

@@ -151,6 +151,8 @@ impl Engine {
                 let mut next = booking.clone();
                 next.slice.spec.members.retain(|member| !gone(&member.host));
                 next.reports.retain(|host, _| !own.contains(host));
+                next.idle.retain(|host, _| !own.contains(host));
+                self.book_less(state, &mut next)?;
                 next.slice.version += 1;
                 let next = self.observed(state, next, now);
                 decision = decision.change(Change::Booking(Box::new(next)));

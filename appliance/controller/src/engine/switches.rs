@@ -7,6 +7,7 @@ use crate::{
     state::{Change, State},
 };
 use dtn_api::{Name, Problem, fabric::SwitchCertificate};
+use jiff::Timestamp;
 use std::collections::BTreeSet;
 
 impl Engine {
@@ -36,18 +37,24 @@ impl Engine {
         .await
     }
 
-    /// Notes which of its certificates each switch came with, where that is news.
-    pub(super) fn age_switches(&self, state: &State, decision: &mut Decision<()>) {
+    /// Notes which of its certificates each switch came with, where that is news. One that was
+    /// certified before such things were written down is known from its first connection on.
+    pub(super) fn age_switches(&self, state: &State, now: Timestamp, decision: &mut Decision<()>) {
         for (name, with) in self.fabric.proofs().into_iter().flatten() {
-            let row = state.enrolled.get(&(SWITCH_ROLE.to_owned(), name));
-            if let Some(row) = row.and_then(|row| enrolled::came(row, &with)) {
+            let news = match state.enrolled.get(&(SWITCH_ROLE.to_owned(), name.clone())) {
+                Some(row) => enrolled::came(row, &with),
+                None => {
+                    let shown = self.authority.turn().shown;
+                    Some(enrolled::found(SWITCH_ROLE, &name, &with, shown, now))
+                }
+            };
+            if let Some(row) = news {
                 decision.changes.push(Change::Enrolled(Box::new(row)));
             }
         }
     }
 
-    /// Switches of the configuration that come with certificates and have not come with a new one. One
-    /// that was certified before that was written down is known by its having come at all.
+    /// Switches of the configuration that come with certificates and have not come with a new one.
     pub(super) fn switches_behind(
         &self,
         state: &State,

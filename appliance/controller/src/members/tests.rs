@@ -18,6 +18,9 @@ fn nic(n: u8) -> Host {
         "spec": {"kind": "nic", "node": format!("n{n}"), "nic": "data0", "capacity_bps": 1, "mtu": 9000},
         "location": {"device": "edge1", "port": n}, "seen_at": at(0), "version": 1}))
 }
+fn hosts() -> BTreeMap<HostId, Host> {
+    (1..=3).map(|n| (id(n), nic(n))).collect()
+}
 fn booking(change: impl FnOnce(&mut Value)) -> Booking {
     let mut spec = json!({"name": "hall",
         "qos": {"class": "guaranteed", "rate_bps": 1000, "mode": "hose"}, "open": true,
@@ -51,15 +54,22 @@ fn an_interface_sits_on_the_nic_that_it_is_or_that_it_names() {
     ];
     for (mac, node, label, sits) in cases {
         let row = lease(mac, node, label);
-        assert_eq!(sits_on(&row, &nic(3)), sits, "{mac} {node:?} {label:?}");
+        let on = |row: &LeaseRow| sits_on(row, &nic(3), &hosts());
+        assert_eq!(on(&row), sits, "{mac} {node:?} {label:?}");
         let back = crate::leases::release(&row, at(1)).unwrap();
-        assert!(!sits_on(&back, &nic(3)), "it was given back");
+        assert!(!on(&back), "it was given back");
     }
+    // a NIC that asks for itself, without a label, sits on no other of its node
+    let mut other = nic(4);
+    other.spec.node = "n3".parse().unwrap();
+    let hosts = BTreeMap::from([(id(3), nic(3)), (id(4), other.clone())]);
+    let row = lease("02:00:00:00:00:04", Some("n3"), None);
+    assert!(sits_on(&row, &other, &hosts) && !sits_on(&row, &nic(3), &hosts));
 }
 
 #[test]
 fn only_nics_that_joined_by_themselves_become_idle() {
-    let hosts: BTreeMap<HostId, Host> = (1..=3).map(|n| (id(n), nic(n))).collect();
+    let hosts = hosts();
     let mut booking = booking(|_| {});
     let on_it = lease("02:00:00:00:01:01", Some("n3"), Some("data0"));
     let see =
@@ -124,18 +134,25 @@ fn who_may_join_is_said_with_the_remedy() {
 #[test]
 fn who_may_leave_is_said_with_the_remedy() {
     let hall = booking(|_| {});
-    may_leave(&hall, &nic(3), [].into_iter()).unwrap();
+    let leave = |booking: &Booking, leases: &[&LeaseRow]| {
+        may_leave(booking, &nic(3), leases.iter().copied(), &hosts())
+    };
+    leave(&hall, &[]).unwrap();
     let two = booking(|spec| spec["members"] = json!([{"host": id(2)}, {"host": id(3)}]));
+    // the other that is left has joined, and goes again
+    let joined = json!([{"host": id(1)}, {"host": id(3)}, {"host": id(2), "joined": true}]);
+    let joined = booking(|spec| spec["members"] = joined);
     let gateway = booking(|spec| spec["members"][2] = json!({"host": id(3), "role": "gateway"}));
     let row = lease("02:00:00:00:00:03", Some("n3"), None);
     let rows = [&row];
     let cases = [
-        (&hall, &rows[..], "undeploy its pod"),
+        (&hall, &rows[..], "dtnctl undeploy"),
+        (&joined, &[][..], "too few"),
         (&two, &[][..], "dtnctl slice release hall"),
         (&gateway, &[][..], "its gateway's"),
     ];
     for (booking, leases, words) in cases {
-        let problem = may_leave(booking, &nic(3), leases.iter().copied()).unwrap_err();
+        let problem = leave(booking, leases).unwrap_err();
         assert!(problem.is(Kind::StateConflict), "{problem}");
         assert!(problem.detail.contains(words), "{words}: {problem}");
     }

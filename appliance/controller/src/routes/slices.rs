@@ -163,7 +163,7 @@ async fn either(
     read(engine, id).await
 }
 
-/// Let a pod on a NIC of the slice in, under the same booking.
+/// Let another NIC of the domain in, or a pod on a NIC of the slice, while it lasts.
 #[utoipa::path(put, path = "/slices/{id}/members/{host}", tag = "slices",
     params(("id" = Uuid, Path), ("host" = String, Path)), request_body = Member,
     responses((status = 200, body = Slice), (status = "default", body = Problem)))]
@@ -179,7 +179,7 @@ pub(super) async fn join(
     Ok(Tagged::new(slice.version, slice))
 }
 
-/// Take a pod out.
+/// Take a pod or a NIC out.
 #[utoipa::path(delete, path = "/slices/{id}/members/{host}", tag = "slices",
     params(("id" = Uuid, Path), ("host" = String, Path)),
     responses((status = 204), (status = "default", body = Problem)))]

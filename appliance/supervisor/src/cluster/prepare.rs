@@ -300,9 +300,11 @@ impl Cluster {
     }
 
     /// Leases of what was written again may have run out meanwhile: each is asked for once more, by
-    /// the same client, and is the same one where it can be.
+    /// the same client, and is the same one where it can be. A NIC that had joined may be out of its
+    /// slice by then.
     async fn lease_again(&self, entry: &mut Entry) -> Result<(), Problem> {
         let host = &self.0.host;
+        let nics = host.inventory.nics().await?;
         let attached = inventory::records(&host.places).0;
         let attached = attached.iter().find(|record| record.key == entry.pod.uid);
         for given in &mut entry.devices {
@@ -311,6 +313,10 @@ impl Cluster {
                 continue;
             };
             for lease in &mut interface.leases {
+                if let Some(nic) = nics.iter().find(|nic| nic.name == interface.nic_name) {
+                    let slice = host.uplink.slice(lease.slice_id).await?;
+                    prepare::joined(host, slice, nic.mac).await?;
+                }
                 let request = dtn_api::lease::LeaseRequest {
                     client_id: lease.client_id.clone(),
                     mac: interface.mac,

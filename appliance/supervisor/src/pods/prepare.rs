@@ -101,8 +101,8 @@ pub(crate) async fn prepare(
     let nics = host.inventory.nics().await?;
     let nic = choose(&nics, wish, slice.as_ref())?.clone();
     let slice = match slice {
-        Some(slice) if !is_member(&slice, &nic) => Some(join(host, &slice, &nic).await?),
-        slice => slice,
+        Some(slice) => Some(joined(host, slice, nic.mac).await?),
+        None => None,
     };
     let client = wish.client_id(&host.config().host);
     let mac = match wish.class {
@@ -155,13 +155,17 @@ fn is_member(slice: &Slice, nic: &Nic) -> bool {
     members.any(|member| member.host.as_ref() == Some(&id))
 }
 
-/// Lets a NIC join an open slice. It goes again by itself when no lease of this host is on it, so
-/// there is nothing to undo when the rest fails.
-async fn join(host: &Host, slice: &Slice, nic: &Nic) -> Result<Slice, Problem> {
-    let id = HostId::untagged(nic.mac);
-    let joined = host.uplink.put_member(slice.id, &id).await?;
-    tracing::info!(nic = %nic.name, slice = %slice.spec.name, "joined");
-    Ok(joined)
+/// The slice with a NIC in it, by its hardware address. One that the slice was not reserved with joins,
+/// also when it has joined before: it goes again by itself when no lease of this host is on it for a
+/// while, which may be just now. So there is nothing to undo either when the rest fails.
+pub(crate) async fn joined(host: &Host, slice: Slice, nic: MacAddress) -> Result<Slice, Problem> {
+    let id = HostId::untagged(nic);
+    let mut members = slice.spec.members.iter();
+    let stays = members.any(|member| member.host.as_ref() == Some(&id) && !member.joined);
+    match stays || !slice.spec.open {
+        true => Ok(slice),
+        false => host.uplink.put_member(slice.id, &id).await,
+    }
 }
 
 /// The NIC: the one that was named, else the first by name that is of the class, free, unguarded
@@ -198,9 +202,16 @@ fn chosen<'a>(
         }
         if let Some(slice) = slice.filter(|slice| !may_join && !is_member(slice, nic)) {
             let name = &slice.spec.name;
-            why.push(match slice.spec.qos.mode {
-                Mode::Pair => format!("it is not a member of slice {name}"),
-                Mode::Hose | Mode::Aggregate => format!(
+            let spec = &slice.spec;
+            let of_two = slice.stitch.is_some()
+                || spec.qos.mode == Mode::Pair
+                || spec
+                    .members
+                    .iter()
+                    .any(|member| member.border_link.is_some());
+            why.push(match of_two {
+                true => format!("it is not a member of slice {name}"),
+                false => format!(
                     "it is not a member of slice {name}, which is not open: an operator lets it in by \
                      dtnctl slice join {name} NODE/{}",
                     nic.name
@@ -241,6 +252,15 @@ fn chosen<'a>(
     .and_then(Err)
 }
 
+/// What each lease of this host says of itself; by the NIC the controller tells several of a node in
+/// one slice apart.
+pub(crate) fn labels(host: &Host, nic: &IfName) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("node".into(), host.config().host.to_string()),
+        ("nic".into(), nic.to_string()),
+    ])
+}
+
 async fn lease(
     host: &Host,
     slice: &Slice,
@@ -249,19 +269,16 @@ async fn lease(
     nic: &Nic,
     mac: MacAddress,
 ) -> Result<Lease, Problem> {
-    let request = LeaseRequest {
+    let mut request = LeaseRequest {
         client_id: client.to_owned(),
         mac,
         location: None,
         requested_ips: wish.terms.addresses.clone(),
         lease_seconds: None,
-        labels: BTreeMap::from([
-            ("pod".into(), wish.pod.name.clone()),
-            ("node".into(), host.config().host.to_string()),
-            // by which the controller tells several NICs of a node in one slice apart
-            ("nic".into(), nic.name.to_string()),
-        ]),
+        labels: labels(host, &nic.name),
     };
+    let pod = ("pod".to_owned(), wish.pod.name.clone());
+    request.labels.extend([pod]);
     host.uplink.lease(slice.id, &request).await
 }
 

@@ -10,7 +10,6 @@ use dtn_api::{
     MacAddress, Problem, attachment::PreparedInterface, lease::LeaseRequest, nic::NicClass,
     problem::Kind,
 };
-use std::collections::BTreeMap;
 
 impl Round<'_> {
     /// Prepares the interface outside, on the NIC that is configured, where nobody else has it.
@@ -83,7 +82,7 @@ impl Round<'_> {
             location: None,
             requested_ips: wanted.requested.clone(),
             lease_seconds: None,
-            labels: BTreeMap::from([("node".into(), self.host.config().host.to_string())]),
+            labels: prepare::labels(self.host, &nic.name),
         };
         let mut lease = self.host.uplink.lease(id, &request).await?;
         failpoint::reach("leased").await;
