@@ -537,6 +537,11 @@ bundle() {
     local built=$programs
     local -a more=()
     if [ "$arch" != "$own" ]; then
+        local -a across=("gcc-${machine/_/-}-linux-gnu" "libc6-dev-$arch-cross")
+        # lists the libraries of programs that it cannot run itself
+        [ $images = no ] || across+=(qemu-user-static)
+        lab_packages=()
+        install_packages "${across[@]}"
         CARGO=$cargo run_step "build-$arch" 10800 "$here/appliance/install/cross" "$arch"
         built=$here/target/$machine-unknown-linux-gnu/release
         more=(--machine "$machine")

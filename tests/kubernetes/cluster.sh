@@ -189,6 +189,24 @@ manifests_up() {
             k --namespace dtn-system create serviceaccount $part >/dev/null || fail "there is no service account $part"
     done
 }
+# multus_names: what Multus calls a network, as its own deployment brings it
+multus_names() {
+    k apply -f - >/dev/null <<'YAML' || return
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: network-attachment-definitions.k8s.cni.cncf.io}
+spec:
+  group: k8s.cni.cncf.io
+  scope: Namespaced
+  names: {plural: network-attachment-definitions, singular: network-attachment-definition, kind: NetworkAttachmentDefinition}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {config: {type: string}}}}}}
+YAML
+    k wait --for=condition=Established --timeout=20s crd/network-attachment-definitions.k8s.cni.cncf.io
+}
 # service_account NAME FILE [WORD...]: a kubeconfig of a service account of dtn-system, by a token of an hour
 service_account() {
     local name=$1 file=$2 token

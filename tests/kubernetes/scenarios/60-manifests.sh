@@ -41,21 +41,7 @@ on "$cluster-ctl" dtnctl cluster invite $cluster 2>/dev/null |
     not_ok "the cluster joins the domain"
 expect "who the cluster is becomes a Secret" k create secret generic dtn-cluster-identity --namespace dtn-system \
     --from-file=identity.json=/var/lib/dtn/cluster/identity.json
-k apply -f - >/dev/null <<'YAML'
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: network-attachment-definitions.k8s.cni.cncf.io}
-spec:
-  group: k8s.cni.cncf.io
-  scope: Namespaced
-  names: {plural: network-attachment-definitions, singular: network-attachment-definition, kind: NetworkAttachmentDefinition}
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {config: {type: string}}}}}}
-YAML
-k wait --for=condition=Established --timeout=20s crd/network-attachment-definitions.k8s.cni.cncf.io >/dev/null
+multus_names >/dev/null || not_ok "what Multus calls a network is known"
 
 # as the API server would store it, without what it adds by itself and the order of what has names; helm
 # leaves the namespace to who calls it

@@ -21,21 +21,8 @@ expect "a slice of the dedicated NICs" slice_up whole guaranteed 2000000000 n1/d
 expect "a slice of the shared NICs" slice_up parts guaranteed 1000000000 n1/data1 n2/data1
 
 # --- Multus, before the cluster's own network, with rights of its own
+expect "what Multus calls a network is known" multus_names
 k apply -f - >/dev/null <<'YAML'
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: network-attachment-definitions.k8s.cni.cncf.io}
-spec:
-  group: k8s.cni.cncf.io
-  scope: Namespaced
-  names: {plural: network-attachment-definitions, singular: network-attachment-definition, kind: NetworkAttachmentDefinition}
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      schema:
-        openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {config: {type: string}}}}}
----
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: multus, namespace: dtn-system}
@@ -56,8 +43,6 @@ metadata: {name: multus}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: multus}
 subjects: [{kind: ServiceAccount, name: multus, namespace: dtn-system}]
 YAML
-within 20 "what Multus calls a network is known" k wait --for=condition=Established --timeout=1s \
-    crd/network-attachment-definitions.k8s.cni.cncf.io
 definitions() { k apply -f "$top/config/kubernetes/overlays/multus/networks.yaml"; }
 within 20 "our definitions are taken" definitions
 for node in n1 n2; do
